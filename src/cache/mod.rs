@@ -1,0 +1,29 @@
+//! The token cache: one state machine, one flight per key, and the shell that carries out what the state machine decides.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `state` | the state machine: no clock, no task, no I/O |
+//! | `policy`, `backoff`, `budget` | its numbers and arithmetic |
+//! | `flight` | a fetch that many wait for |
+//! | `shared` | the lock around the state machine, and the lock-free view of the current token |
+//! | `fetch` | the task that flies a flight |
+//! | `wait` | the future of a caller who waits |
+//! | `handle` | what users see |
+
+mod backoff;
+mod budget;
+mod fetch;
+mod flight;
+mod handle;
+mod policy;
+mod shared;
+mod state;
+mod sync;
+mod wait;
+
+pub(crate) use self::flight::Flight;
+pub use self::handle::{Status, TokenCache};
+pub use self::policy::RefreshPolicy;
+pub(crate) use self::shared::{Cache, CacheConfig};
+pub(crate) use self::state::Refusal;
+pub(crate) use self::wait::Wait;

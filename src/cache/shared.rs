@@ -1,0 +1,303 @@
+//! What all clones of a layer share: the state machine behind a lock, and the token in force outside of it.
+
+use std::fmt;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::fetch;
+use super::flight::{Flight, Outcome};
+use super::policy::RefreshPolicy;
+use super::state::{Decision, Plan, Refusal, State};
+use super::sync::{Arc, Current, Mutex, lock};
+use crate::error::Error;
+use crate::grant::{TokenRequest, TokenSource};
+use crate::observe::{Event, Watch};
+use crate::token::{Clock, Schedule, Timestamp, Token, TokenResponse};
+
+/// The shell around [`State`]: it reads the clock, draws the jitter, launches flights and tells the observer.
+///
+/// The lock is held for a few lines and never while anything is awaited, spawned, woken or observed.
+pub(crate) struct Cache {
+    pub(super) source: Arc<dyn TokenSource>,
+    pub(super) policy: RefreshPolicy,
+    pub(super) permits: Semaphore,
+    pub(super) attempts: AtomicU64,
+    pub(crate) clock: Clock,
+    pub(crate) watch: Watch,
+    own: TokenRequest,
+    refusals: Arc<[StatusCode]>,
+    current: Current,
+    state: Mutex<State<Arc<Flight>>>,
+    itself: Weak<Self>,
+}
+
+pub(crate) struct CacheConfig {
+    pub(crate) policy: RefreshPolicy,
+    pub(crate) own: TokenRequest,
+    pub(crate) refusals: Arc<[StatusCode]>,
+    pub(crate) clock: Clock,
+    pub(crate) watch: Watch,
+}
+
+impl Cache {
+    pub(crate) fn new(source: Arc<dyn TokenSource>, config: CacheConfig) -> Arc<Self> {
+        let CacheConfig {
+            policy,
+            own,
+            refusals,
+            clock,
+            watch,
+        } = config;
+        Arc::new_cyclic(|itself| Self {
+            source,
+            permits: Semaphore::new(policy.max_flights),
+            attempts: AtomicU64::new(0),
+            clock,
+            watch,
+            own: own.clone(),
+            refusals,
+            current: Current::default(),
+            state: Mutex::new(State::new(policy.clone(), own)),
+            policy,
+            itself: Weak::clone(itself),
+        })
+    }
+
+    /// The layer's own kind of token.
+    pub(crate) fn own(&self) -> &TokenRequest {
+        &self.own
+    }
+
+    /// The cached path: the layer's own token, if it may be used without asking the state machine. No lock, no allocation.
+    #[inline]
+    pub(crate) fn free_token(&self) -> Option<Arc<Token>> {
+        let now = self.clock.now();
+        self.current.get_if(|token| token.is_free(now))
+    }
+
+    /// The same for another kind of token: one look-up under the lock.
+    pub(crate) fn free_token_for(&self, request: &TokenRequest) -> Option<Arc<Token>> {
+        let now = self.clock.now();
+        lock(&self.state).free_token(request, now)
+    }
+
+    /// Decides for one caller, and launches the flight it may need on the caller's runtime.
+    pub(super) fn call(
+        &self,
+        request: &TokenRequest,
+        newer_than: Option<u64>,
+    ) -> Decision<Arc<Flight>> {
+        let now = self.clock.now();
+        let can_change = self.source.credentials_can_change();
+        let depart = |Plan { id, cause }| {
+            let deadline = now.after(self.policy.flight_timeout);
+            Arc::new(Flight::new(id, cause, request.clone(), now, deadline))
+        };
+        let decision = lock(&self.state).call(request, now, newer_than, can_change, depart);
+        let launch = match &decision {
+            Decision::Serve { launch, .. } => launch.as_ref(),
+            Decision::Wait { flight, launch, .. } => launch.then_some(flight),
+            Decision::Fail(_) => None,
+        };
+        let Some(flight) = launch else {
+            return decision;
+        };
+        if self.launch(flight) {
+            return decision;
+        }
+        match decision {
+            Decision::Serve { token, .. } => Decision::Serve {
+                token,
+                launch: None,
+            },
+            Decision::Wait {
+                fallback: Some(fallback),
+                ..
+            } => Decision::Serve {
+                token: fallback.token,
+                launch: None,
+            },
+            _ => Decision::Fail(
+                Error::transient("called outside of a tokio runtime").with_advice(
+                    "poll the response future inside a tokio runtime with time enabled",
+                ),
+            ),
+        }
+    }
+
+    fn launch(&self, flight: &Arc<Flight>) -> bool {
+        let cache = self.itself.upgrade();
+        match (Handle::try_current(), cache) {
+            (Ok(runtime), Some(cache)) => {
+                self.watch.tell(&Event::FetchStarted {
+                    cause: flight.cause,
+                });
+                fetch::launch(cache, Arc::clone(flight), &runtime);
+                true
+            }
+            _ => {
+                self.lose(flight);
+                false
+            }
+        }
+    }
+
+    pub(super) fn may_depart(&self, request: &TokenRequest) -> Result<(), Error> {
+        lock(&self.state).may_depart(request, self.clock.now())
+    }
+
+    /// A flight brought a token.
+    pub(super) fn succeed(&self, flight: &Flight, response: &TokenResponse, sent: Timestamp) {
+        let now = self.clock.now();
+        let schedule = Schedule::new(
+            &self.policy,
+            sent,
+            now,
+            response.expires_in,
+            response.refresh_in,
+            fastrand::f64(),
+        );
+        let token = {
+            let mut state = lock(&self.state);
+            let token = state.succeeded(
+                &flight.request,
+                flight.id,
+                flight.started,
+                now,
+                |generation| {
+                    Token::new(
+                        &response.value,
+                        generation,
+                        flight.id,
+                        schedule,
+                        flight.request.clone(),
+                        Weak::clone(&self.itself),
+                        Arc::clone(&self.refusals),
+                    )
+                },
+            );
+            self.publish(&state);
+            token
+        };
+        self.land(flight, Outcome::Token(token));
+    }
+
+    /// A flight failed. Returns the time a live token is still good for, when there is one to live on.
+    pub(super) fn fail(&self, flight: &Flight, error: &Error) -> Option<Duration> {
+        let now = self.clock.now();
+        let left = {
+            let mut state = lock(&self.state);
+            state.failed(
+                &flight.request,
+                flight.id,
+                flight.started,
+                now,
+                error,
+                fastrand::f64(),
+            );
+            state.remaining(&flight.request, now)
+        };
+        self.land(flight, Outcome::Failed(error.clone()));
+        left
+    }
+
+    /// A flight that never departed, since the endpoint failed for others while it queued: it fails as they did, and is no
+    /// failure of its own.
+    pub(super) fn fail_with_others(&self, flight: &Flight, error: &Error) -> Option<Duration> {
+        let now = self.clock.now();
+        let left = {
+            let mut state = lock(&self.state);
+            state.lost(&flight.request, flight.id);
+            state.remaining(&flight.request, now)
+        };
+        self.land(flight, Outcome::Failed(error.clone()));
+        left
+    }
+
+    /// A flight looked at the credentials and found them unchanged: what failed before is still so.
+    pub(super) fn stay(&self, flight: &Flight) {
+        let now = self.clock.now();
+        let reason = {
+            let mut state = lock(&self.state);
+            state.lost(&flight.request, flight.id);
+            state.backoff(&flight.request, now)
+        };
+        let outcome = match reason {
+            Some((error, wait)) => Outcome::Failed(error.during_backoff(wait)),
+            None => Outcome::Lost,
+        };
+        self.land(flight, outcome);
+    }
+
+    /// A flight will never end by itself: whoever waits for it asks again, and the first of them takes over.
+    pub(super) fn lose(&self, flight: &Flight) {
+        // A flight that has landed keeps its outcome, and the key may have another flight by now.
+        if flight.is_finished() {
+            return;
+        }
+        lock(&self.state).lost(&flight.request, flight.id);
+        self.land(flight, Outcome::Lost);
+    }
+
+    fn land(&self, flight: &Flight, outcome: Outcome) {
+        let waiters = flight.finish(outcome);
+        if let Some(waiters) = waiters.filter(|waiters| *waiters > 0) {
+            self.watch.tell(&Event::WaitersReleased { waiters });
+        }
+    }
+
+    /// An API at `origin` refused this token.
+    pub(crate) fn refuse(&self, token: &Token, origin: u64) -> Refusal {
+        let now = self.clock.now();
+        let refusal = lock(&self.state).refused(token, origin, now);
+        match refusal {
+            Refusal::Suspected => self.watch.tell(&Event::Suspected {
+                generation: token.generation,
+            }),
+            Refusal::BudgetSpent { first: true } => self.watch.tell(&Event::BudgetSpent {
+                generation: token.generation,
+            }),
+            Refusal::BudgetSpent { first: false } | Refusal::Known => {}
+        }
+        refusal
+    }
+
+    pub(super) fn forget(&self, request: &TokenRequest) {
+        let mut state = lock(&self.state);
+        state.forget(request);
+        self.publish(&state);
+    }
+
+    pub(super) fn end_backoff(&self, request: &TokenRequest) {
+        lock(&self.state).end_backoff(request);
+    }
+
+    pub(super) fn look<T>(&self, look: impl FnOnce(&State<Arc<Flight>>, Timestamp) -> T) -> T {
+        let now = self.clock.now();
+        look(&lock(&self.state), now)
+    }
+
+    /// Under the lock, so that the view outside never goes back to an older token.
+    fn publish(&self, state: &State<Arc<Flight>>) {
+        self.current.set(state.token(&self.own).cloned());
+    }
+
+    pub(super) fn count_attempt(&self) {
+        // Relaxed: a counter for people, which nothing else is ordered by.
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("own", &self.own)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}

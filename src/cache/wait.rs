@@ -1,0 +1,152 @@
+//! The future of a caller who has no token at hand.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::flight::{Flight, Outcome, Waiter};
+use super::shared::Cache;
+use super::state::{Decision, Fallback};
+use super::sync::Arc;
+use crate::error::Error;
+use crate::grant::TokenRequest;
+use crate::token::Token;
+
+pin_project! {
+    /// Asks the cache for a token and waits for the flight that brings it.
+    ///
+    /// Nothing happens before the first poll. Dropping it gives up one place among the waiters; the flight goes on.
+    pub(crate) struct Wait {
+        cache: Arc<Cache>,
+        request: TokenRequest,
+        newer_than: Option<u64>,
+        launches: u8,
+        #[pin]
+        stage: Stage,
+    }
+}
+
+pin_project! {
+    #[project = StageProj]
+    enum Stage {
+        Asking,
+        Waiting {
+            waiter: Waiter,
+            // A live token to fall back on when the timer rings first.
+            fallback: Option<Arc<Token>>,
+            // Rings when the caller has waited enough, or when the flight is overdue: a runtime that is no longer driven
+            // drops nothing, so only the waiter's own runtime can notice.
+            #[pin]
+            timer: Sleep,
+        },
+    }
+}
+
+impl Wait {
+    /// Any live token of this kind.
+    pub(crate) fn new(cache: Arc<Cache>, request: TokenRequest) -> Self {
+        Self {
+            cache,
+            request,
+            newer_than: None,
+            launches: 0,
+            stage: Stage::Asking,
+        }
+    }
+
+    /// A token of a later generation than the one that was refused.
+    pub(crate) fn newer_than(cache: Arc<Cache>, refused: &Token) -> Self {
+        Self {
+            newer_than: Some(refused.generation),
+            ..Self::new(cache, refused.request.clone())
+        }
+    }
+}
+
+impl Future for Wait {
+    type Output = Result<Arc<Token>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        // Asking => (Waiting => Asking)*
+        loop {
+            match this.stage.as_mut().project() {
+                StageProj::Asking => match this.cache.call(this.request, *this.newer_than) {
+                    Decision::Serve { token, .. } => return Poll::Ready(Ok(token)),
+                    Decision::Fail(error) => return Poll::Ready(Err(error)),
+                    Decision::Wait {
+                        flight,
+                        launch,
+                        fallback,
+                    } => {
+                        *this.launches += u8::from(launch);
+                        if *this.launches > MAX_LAUNCHES {
+                            this.cache.lose(&flight);
+                            return Poll::Ready(Err(abandoned()));
+                        }
+                        let (fallback, wait) = match fallback {
+                            Some(Fallback { token, wait }) => (Some(token), wait),
+                            None => (None, overdue(this.cache, &flight)),
+                        };
+                        this.stage.set(Stage::Waiting {
+                            waiter: Waiter::new(flight),
+                            fallback,
+                            timer: sleep(wait),
+                        });
+                    }
+                },
+                StageProj::Waiting {
+                    waiter,
+                    fallback,
+                    mut timer,
+                } => {
+                    if let Poll::Ready(outcome) = waiter.poll(cx) {
+                        let now = this.cache.clock.now();
+                        match outcome {
+                            Outcome::Token(token) if token.live(now) => {
+                                return Poll::Ready(Ok(token));
+                            }
+                            Outcome::Failed(error) => {
+                                let fallback = fallback.take().filter(|token| token.live(now));
+                                return Poll::Ready(fallback.ok_or(error));
+                            }
+                            // Lost, or polled so late that the token has ended meanwhile.
+                            Outcome::Token(_) | Outcome::Lost => this.stage.set(Stage::Asking),
+                        }
+                        continue;
+                    }
+                    ready!(timer.as_mut().poll(cx));
+                    let fallback = fallback.take();
+                    if let Some(token) = fallback.filter(|token| token.live(this.cache.clock.now()))
+                    {
+                        return Poll::Ready(Ok(token));
+                    }
+                    let wait = overdue(this.cache, waiter.flight());
+                    if wait.is_zero() {
+                        this.cache.lose(waiter.flight());
+                    } else {
+                        timer.reset(Instant::now() + wait);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long until the flight should have ended by itself, and a little more, so that its own time limit comes first.
+fn overdue(cache: &Cache, flight: &Flight) -> Duration {
+    flight.deadline.after(GRACE).since(cache.clock.now())
+}
+
+fn abandoned() -> Error {
+    Error::transient("every token request was dropped by its runtime before it ended")
+        .with_advice("the tokio runtime is shutting down")
+}
+
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A runtime that is shutting down drops what is spawned on it at once, again and again.
+const MAX_LAUNCHES: u8 = 3;

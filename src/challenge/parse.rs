@@ -1,0 +1,537 @@
+//! The `WWW-Authenticate` parser: a single pass over bytes that neither fails nor panics
+//!
+//! The work is linear in the input. A quoted string may be read twice, once in search of its end and once more when it
+//! turns out to be malformed, but never a third time: only a quote that no backslash precedes can begin a value, and
+//! any such quote would have ended the first search.
+
+use super::Challenge;
+
+/// Reads header lines as one list of challenges.
+pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<Challenge> {
+    let mut parser = Parser::default();
+    let mut left = MAX_INPUT;
+    for line in lines {
+        let kept = cut(line, left);
+        parser.line(kept);
+        if kept.len() < line.len() {
+            break;
+        }
+        left -= kept.len();
+    }
+    parser.found
+}
+
+/// What has been read so far; outlives a line, since a parameter may stand on a later line than its scheme.
+#[derive(Default)]
+struct Parser {
+    found: Vec<Challenge>,
+    /// Whether the parameters that follow belong to the last challenge found.
+    open: bool,
+}
+
+impl Parser {
+    fn line(&mut self, line: &[u8]) {
+        let mut cursor = Cursor { rest: line };
+        let mut first = true;
+        loop {
+            first |= cursor.take_while(is_gap).contains(&b',');
+            if cursor.rest.is_empty() {
+                return;
+            }
+            let word = cursor.take_while(is_token);
+            let spaced = !cursor.take_while(is_space).is_empty();
+            let ended = spaced || cursor.at_gap();
+
+            if !word.is_empty() && cursor.rest.starts_with(b"=") {
+                if let Some(value) = cursor.value() {
+                    self.param(word, &value);
+                }
+            } else if first && !word.is_empty() && ended {
+                self.scheme(word, cursor.token68());
+            } else {
+                // A scheme stands only at the head of a list element, so a stray word further in ends nothing, while
+                // an unreadable head may be a scheme to which the next parameters belong.
+                self.open &= !first;
+                if !ended {
+                    cursor.take_while(|byte| !is_gap(byte));
+                }
+            }
+            first = false;
+        }
+    }
+
+    fn scheme(&mut self, name: &[u8], token68: Option<&[u8]>) {
+        self.open = self.found.len() < MAX_CHALLENGES;
+        if self.open {
+            self.found.push(Challenge {
+                scheme: text(name),
+                token68: token68.map(text),
+                params: Vec::new(),
+            });
+        }
+    }
+
+    fn param(&mut self, name: &[u8], value: &[u8]) {
+        let Some(challenge) = self.found.last_mut().filter(|_| self.open) else {
+            return;
+        };
+        let name = text(name).to_ascii_lowercase();
+        if challenge.params.len() == MAX_PARAMS || challenge.param(&name).is_some() {
+            return;
+        }
+        let value = match name.as_str() {
+            "error_description" => printable(value),
+            _ => text(value),
+        };
+        challenge.params.push((name, value));
+    }
+}
+
+/// What is still to be read of a line.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    fn take_while(&mut self, accept: impl Fn(u8) -> bool) -> &'a [u8] {
+        let end = self.rest.iter().position(|byte| !accept(*byte));
+        let (taken, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+
+    fn at_gap(&self) -> bool {
+        self.rest.first().is_none_or(|byte| is_gap(*byte))
+    }
+
+    /// Takes a token68 if that is all the challenge holds; `error=` is one too, by RFC 9110 §11.2.
+    fn token68(&mut self) -> Option<&'a [u8]> {
+        let mut ahead = Cursor { rest: self.rest };
+        let body = ahead.take_while(is_token68).len();
+        let padding = ahead.take_while(|byte| byte == b'=').len();
+        let token68 = &self.rest[..body + padding];
+        ahead.take_while(is_space);
+        let alone = ahead.rest.first().is_none_or(|byte| *byte == b',');
+        if body == 0 || !alone {
+            return None;
+        }
+        self.rest = ahead.rest;
+        Some(token68)
+    }
+
+    /// Takes `=` and the value after it; `None` when that is a malformed quoted string.
+    fn value(&mut self) -> Option<Vec<u8>> {
+        self.take_while(|byte| byte == b'=');
+        self.take_while(is_space);
+        match self.rest.strip_prefix(b"\"") {
+            Some(body) => self.quoted(body),
+            None => Some(self.take_while(|byte| !is_gap(byte)).to_vec()),
+        }
+    }
+
+    fn quoted(&mut self, body: &'a [u8]) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        let mut bytes = body.iter();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'\\' => value.extend(bytes.next()),
+                b'"' => {
+                    self.rest = bytes.as_slice();
+                    if self.at_gap() {
+                        return Some(value);
+                    }
+                    break;
+                }
+                _ => value.push(*byte),
+            }
+        }
+        // In `Basic realm="x, Bearer error="y"` the quote that seems to end the realm begins another value, so the
+        // list is taken up again from the first comma after the quote that was left open.
+        self.rest = body;
+        self.take_while(|byte| byte != b',');
+        None
+    }
+}
+
+/// Shortens `line` to `limit` bytes, and to whole words: half an error code would be another code.
+fn cut(line: &[u8], limit: usize) -> &[u8] {
+    if line.len() <= limit {
+        return line;
+    }
+    let end = line[..limit].iter().rposition(|byte| is_gap(*byte));
+    &line[..end.unwrap_or(0)]
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let shown = bytes.iter().filter(|byte| matches!(byte, b' '..=b'~'));
+    shown
+        .take(MAX_DESCRIPTION)
+        .map(|byte| char::from(*byte))
+        .collect()
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+fn is_gap(byte: u8) -> bool {
+    is_space(byte) || matches!(byte, b',' | b';')
+}
+
+/// RFC 9110 §5.6.2
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// RFC 9110 §11.2, without the padding
+fn is_token68(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
+}
+
+const MAX_INPUT: usize = 16 * 1024;
+const MAX_CHALLENGES: usize = 32;
+const MAX_PARAMS: usize = 32;
+const MAX_DESCRIPTION: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::super::{Challenge, Challenges};
+    use super::*;
+
+    fn rows() -> Vec<Value> {
+        serde_json::from_str(include_str!("../../tests/cases/challenges.json"))
+            .expect("the table is JSON")
+    }
+
+    fn read(value: &str) -> Challenges {
+        Challenges::parse_value(value.as_bytes())
+    }
+
+    fn lines(values: &[&str]) -> Challenges {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+            headers.append(WWW_AUTHENTICATE, value);
+        }
+        Challenges::parse(&headers)
+    }
+
+    fn find<'a>(challenges: &'a Challenges, scheme: &str) -> Option<&'a Challenge> {
+        challenges.iter().find(|challenge| challenge.is(scheme))
+    }
+
+    fn schemes(challenges: &Challenges) -> Vec<&str> {
+        challenges.iter().map(Challenge::scheme).collect()
+    }
+
+    #[test]
+    fn every_row_of_the_table_reads_as_expected() {
+        for row in rows() {
+            let (id, value) = (&row["id"], row["value"].as_str().expect("a value"));
+            let challenges = read(value);
+            assert_eq!(challenges, lines(&[value]), "{id}");
+            let Some(expect) = row["expect"].as_object() else {
+                continue;
+            };
+            let bearer = challenges.bearer();
+            for (key, wanted) in expect {
+                let found = match key.as_str() {
+                    "bearer" => Value::from(bearer.is_some()),
+                    "bearer_error" => bearer.and_then(Challenge::error).into(),
+                    "dpop_error" => find(&challenges, "dpop").and_then(Challenge::error).into(),
+                    "realm" => bearer.and_then(Challenge::realm).into(),
+                    "error_description" => bearer.and_then(Challenge::error_description).into(),
+                    "scope" => bearer.and_then(Challenge::scope).into(),
+                    "claims" => bearer.and_then(Challenge::claims).into(),
+                    "resource_metadata" => bearer.and_then(Challenge::resource_metadata).into(),
+                    other => panic!("{id}: unknown expectation {other}"),
+                };
+                assert_eq!(&found, wanted, "{id}: {key}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_row_hides_a_neighbour() {
+        let neighbour = "Zed x=\"1\"";
+        for row in rows() {
+            let (id, value) = (&row["id"], row["value"].as_str().expect("a value"));
+            let joined = [
+                format!("{value}, {neighbour}"),
+                format!("{neighbour}, {value}"),
+            ];
+            for challenges in [
+                read(&joined[0]),
+                read(&joined[1]),
+                lines(&[value, neighbour]),
+                lines(&[neighbour, value]),
+            ] {
+                let zed = find(&challenges, "zed").unwrap_or_else(|| panic!("{id} hides it"));
+                assert_eq!(zed.param("x"), Some("1"), "{id}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_read_as_one_list() {
+        let challenges = lines(&[
+            "Basic realm=\"a\"",
+            "Bearer realm=\"b\"",
+            "error=\"invalid_token\"",
+        ]);
+        assert_eq!(schemes(&challenges), ["Basic", "Bearer"]);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(
+            (bearer.realm(), bearer.error()),
+            (Some("b"), Some("invalid_token"))
+        );
+        assert_eq!(lines(&["", " ,, ", "Bearer"]), read("Bearer"));
+        assert_eq!(lines(&[]), Challenges::default());
+    }
+
+    #[test]
+    fn an_open_quote_on_one_line_does_not_reach_the_next() {
+        let challenges = lines(&["Basic realm=\"x", "Bearer error=\"invalid_token\""]);
+        assert_eq!(schemes(&challenges), ["Basic", "Bearer"]);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(bearer.error(), Some("invalid_token"));
+    }
+
+    #[test]
+    fn token68_is_told_from_parameters() {
+        for (value, token68) in [
+            ("Negotiate YIIB/wYJKoZI==", Some("YIIB/wYJKoZI==")),
+            ("Negotiate\tabc \t, Basic", Some("abc")),
+            ("Negotiate", None),
+            ("Bearer realm=x", None),
+            ("Bearer realm = \"x\"", None),
+            ("Bearer invalid_token", Some("invalid_token")),
+            ("Bearer not|token68", None),
+        ] {
+            let challenges = read(value);
+            let first = challenges.iter().next().expect("a challenge");
+            assert_eq!(first.token68(), token68, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_part_hides_nothing_after_it() {
+        for value in [
+            "Basic realm=\"x, Bearer error=\"invalid_token\"",
+            "Basic realm=\"x, Bearer error=invalid_token",
+            "Basic realm=\"a\\\", Bearer error=invalid_token",
+            "Basic realm=\"a\"b\"c, Bearer error=\"invalid_token\"",
+            "B@d realm=\"a, b\", Bearer error=\"invalid_token\"",
+            "{\"error\":\"x\"}, Bearer error=\"invalid_token\"",
+            "Bearer error=\"invalid_token\", Basic realm=\"x",
+            "Bearer error=\"invalid_token\" error_description=\"no comma\"",
+            "Bearer error_description=\"the \"old\" token\", error=\"invalid_token\"",
+            "Bearer error=invalid_token; error_description=semi",
+            "Bearer: x, Bearer error=invalid_token",
+            "Bearer stray error=invalid_token",
+            "Bearer stray words error=invalid_token",
+            "Bearer\t \terror\t=\tinvalid_token\t,\t,",
+        ] {
+            let challenges = read(value);
+            let bearer = challenges.bearer().unwrap_or_else(|| panic!("{value}"));
+            assert_eq!(bearer.error(), Some("invalid_token"), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_never_laid_to_a_challenge_that_did_not_send_it() {
+        for value in [
+            "Bearer, B@d error=\"insufficient_scope\"",
+            "Bearer, B@d realm=\"x\", error=\"insufficient_scope\"",
+            "Bearer, Other error=\"insufficient_scope\"",
+            "error=\"insufficient_scope\", Bearer",
+            "Bearer error_description=\"error=insufficient_scope",
+        ] {
+            let challenges = read(value);
+            let bearer = challenges.bearer().unwrap_or_else(|| panic!("{value}"));
+            assert_eq!(bearer.error(), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_value_without_scheme_holds_no_challenge() {
+        for value in [
+            "error=invalid_request, error_description=The access token expired",
+            "error = \"invalid_token\"",
+            "{\"error\":\"invalid_token\"}",
+            "\"Bearer\"",
+            "=",
+            ",;\t",
+        ] {
+            assert!(read(value).is_empty(), "{value}");
+        }
+    }
+
+    #[test]
+    fn nested_quotes_and_escapes_are_undone_once() {
+        let challenges = read(r#"Bearer realm="a \"b \\\"c\\\" d\" \e", error="invalid_token""#);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(bearer.realm(), Some(r#"a "b \"c\" d" e"#));
+        assert_eq!(bearer.error(), Some("invalid_token"));
+
+        let deep = format!("Bearer realm=\"{}\", error=x", "\\\"".repeat(4000));
+        let challenges = read(&deep);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(bearer.realm(), Some("\"".repeat(4000).as_str()));
+        assert_eq!(bearer.error(), Some("x"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced() {
+        let challenges = Challenges::parse_value(b"Bearer realm=\"a\xffb\", error=\xfe, scope=x");
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(bearer.realm(), Some("a\u{fffd}b"));
+        assert_eq!(bearer.error(), Some("\u{fffd}"));
+        assert_eq!(bearer.scope(), Some("x"));
+    }
+
+    #[test]
+    fn a_description_is_kept_as_printable_ascii() {
+        let value = format!(
+            "Bearer error_description=\"a\u{1b}[1mÿ\r\n{}\"",
+            "b".repeat(400)
+        );
+        let challenges = read(&value);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        let wanted = format!("a[1m{}", "b".repeat(252));
+        assert_eq!(bearer.error_description(), Some(wanted.as_str()));
+    }
+
+    #[test]
+    fn the_bearer_challenge_with_an_error_decides() {
+        for (value, error) in [
+            (
+                "Bearer realm=a, Bearer error=invalid_token",
+                Some("invalid_token"),
+            ),
+            ("Bearer error=x, Bearer error=y", Some("x")),
+            ("Bearer error=\"\", Bearer error=y", Some("y")),
+            ("Bearer realm=a, Bearer realm=b", None),
+        ] {
+            let challenges = read(value);
+            let bearer = challenges.bearer().expect("a Bearer challenge");
+            assert_eq!(bearer.error(), error, "{value}");
+        }
+        let challenges = read("Bearer realm=a, Bearer realm=b");
+        assert_eq!(challenges.bearer().and_then(Challenge::realm), Some("a"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let many = read(&"A x=1, ".repeat(1000));
+        assert_eq!(many.iter().count(), MAX_CHALLENGES);
+
+        let params: String = (0..1000).map(|n| format!("p{n}=1,")).collect();
+        let wide = read(&format!("A {params}"));
+        assert_eq!(wide.0[0].params.len(), MAX_PARAMS);
+
+        let repeated = read(&format!("A {}y=2", "x=1, ".repeat(MAX_PARAMS)));
+        assert_eq!(repeated.0[0].param("y"), Some("2"));
+
+        // The parameters of a challenge that is not kept are dropped with it.
+        let over = read(&format!("{}Bearer error=x", "A, ".repeat(MAX_CHALLENGES)));
+        assert_eq!(over.iter().count(), MAX_CHALLENGES);
+        assert_eq!(over.0[MAX_CHALLENGES - 1].params, []);
+    }
+
+    #[test]
+    fn input_past_the_limit_is_not_read() {
+        let padding = format!("A x=\"{}\"", "y".repeat(MAX_INPUT - 20));
+        let challenges = lines(&[&padding, "Bearer error=invalid_token", "Basic"]);
+        assert_eq!(schemes(&challenges), ["A", "Bearer"]);
+        let bearer = challenges.bearer().expect("a Bearer challenge");
+        assert_eq!(bearer.error(), None, "half a word is no word");
+
+        let unbroken = format!("Negotiate {}", "y".repeat(100 * 1024));
+        assert_eq!(read(&unbroken), read("Negotiate"));
+    }
+
+    #[test]
+    fn work_is_linear_in_the_input() {
+        for shape in [
+            "\"",
+            "\\\"",
+            "=\"",
+            "a=\"",
+            "a=\"\\",
+            ",a=\"x\"b",
+            ",a=\"\\\"",
+            "a=\"b\" ",
+            "a ",
+            "a,",
+            "=",
+            "\\",
+            ";",
+            " ",
+            "a=\"=\"\\\"",
+            "\u{ff}",
+        ] {
+            let attack = format!("A {}", shape.repeat(1024 * 1024 / shape.len()));
+            assert_eq!(read(&attack), read(&attack[..100 * 1024]), "{shape}");
+
+            // Without the limit on the input; quadratic work on a mebibyte would take many minutes.
+            let started = Instant::now();
+            Parser::default().line(attack.as_bytes());
+            assert!(started.elapsed() < Duration::from_secs(10), "{shape}");
+        }
+    }
+
+    fn print(challenges: &[Challenge]) -> String {
+        let print_one = |challenge: &Challenge| {
+            let token68 = challenge.token68.iter().cloned();
+            let params = challenge.params.iter().map(|(name, value)| {
+                let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+                format!("{name}=\"{escaped}\"")
+            });
+            let rest: Vec<_> = token68.chain(params).collect();
+            format!("{} {}", challenge.scheme, rest.join(", "))
+        };
+        let printed: Vec<_> = challenges.iter().map(print_one).collect();
+        printed.join(", ")
+    }
+
+    prop_compose! {
+        fn challenge()(
+            scheme in "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,12}",
+            token68 in proptest::option::of("[A-Za-z0-9._~+/-]{1,20}={0,2}"),
+            params in proptest::collection::btree_map("[a-z0-9!#$%&'*+.^_`|~-]{1,12}", "[ -~]{0,40}", 0..6),
+        ) -> Challenge {
+            let params = if token68.is_some() { Vec::new() } else { params.into_iter().collect() };
+            Challenge { scheme, token68, params }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            Challenges::parse_value(&bytes);
+        }
+
+        #[test]
+        fn arbitrary_syntax_never_panics_and_hides_no_line(text in "[Ba=\", ;\\\\\t@ÿ]{0,80}") {
+            let challenges = Challenges(parse([text.as_bytes(), b"Zed x=1"].into_iter()));
+            let zed = find(&challenges, "zed").expect("the second line");
+            prop_assert_eq!(zed.param("x"), Some("1"));
+        }
+
+        #[test]
+        fn a_printed_list_reads_back(list in proptest::collection::vec(challenge(), 0..6)) {
+            prop_assert_eq!(read(&print(&list)), Challenges(list));
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Where a token may go.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Uri};
+
+use crate::error::{BuildError, Error};
+
+/// Scheme, host and port of an `http` or `https` URL (RFC 6454 §4), in one canonical form: lower case, no trailing dot, the
+/// default port made explicit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    https: bool,
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    fn of(scheme: &Scheme, authority: &Authority) -> Option<Self> {
+        let https = *scheme == Scheme::HTTPS;
+        if !https && *scheme != Scheme::HTTP {
+            return None;
+        }
+        let host = canonical_host(authority.host());
+        // `port_u16` is `None` for an absent port, and also for an empty or an unreadable one.
+        let text = authority.port().map(|port| port.as_u16());
+        let unreadable =
+            text.is_none() && authority.as_str().rsplit(']').next().is_some_and(has_port);
+        if host.is_empty() || unreadable {
+            return None;
+        }
+        let port = text.unwrap_or(if https { 443 } else { 80 });
+        Some(Self { https, host, port })
+    }
+
+    fn of_uri(uri: &Uri) -> Option<Self> {
+        Self::of(uri.scheme()?, uri.authority()?)
+    }
+}
+
+/// Whether something that is not an empty port follows the last `:` of an authority without user-info.
+fn has_port(authority: &str) -> bool {
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    host.rsplit_once(':')
+        .is_some_and(|(_, port)| !port.is_empty())
+}
+
+impl FromStr for Origin {
+    type Err = BuildError;
+
+    fn from_str(text: &str) -> Result<Self, BuildError> {
+        let bad = || BuildError::Origin {
+            // An origin with user-info could carry a password into a log.
+            origin: text.rsplit('@').next().unwrap_or_default().to_owned(),
+        };
+        let uri: Uri = text.parse().map_err(|_| bad())?;
+        let bare =
+            matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.contains(['#', '@']);
+        Self::of_uri(&uri).filter(|_| bare).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+fn canonical_host(host: &str) -> String {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.to_ascii_lowercase()
+}
+
+/// 127/8, `::1` and `localhost`: what does not leave the machine. A name that happens to resolve there is not taken: whoever
+/// answers for the name could change that.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let v6 = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+        || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()))
+}
+
+/// Which origins may get the token, and what happens to requests for others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Destinations {
+    /// Empty: every `https` origin, and loopback.
+    pub(crate) allowed: Vec<Origin>,
+    pub(crate) pass_others: bool,
+    /// What a request whose URI is only a path is judged as.
+    pub(crate) assumed: Option<Origin>,
+}
+
+/// What may be done with a request.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The token may go there.
+    Allowed,
+    /// Without a token.
+    Pass,
+    Refused(Error),
+}
+
+impl Destinations {
+    #[inline]
+    pub(crate) fn judge<B>(&self, request: &Request<B>) -> Verdict {
+        let uri = request.uri();
+        let allowed = match (uri.scheme(), uri.authority()) {
+            // With no list, `https` needs no look at the host.
+            (Some(scheme), Some(_)) if self.allowed.is_empty() && *scheme == Scheme::HTTPS => true,
+            (Some(_), Some(_)) => self.allows(uri),
+            (None, None) => self.assumes(),
+            // The authority form has no scheme: it belongs to CONNECT.
+            _ => false,
+        };
+        if allowed && request.method() != Method::CONNECT {
+            Verdict::Allowed
+        } else {
+            self.otherwise(request.method(), uri)
+        }
+    }
+
+    fn allows(&self, uri: &Uri) -> bool {
+        if self.allowed.is_empty() {
+            return uri.scheme() == Some(&Scheme::HTTP) && uri.host().is_some_and(is_loopback);
+        }
+        Origin::of_uri(uri).is_some_and(|origin| self.allowed.contains(&origin))
+    }
+
+    fn assumes(&self) -> bool {
+        match &self.assumed {
+            Some(origin) => self.may_have(origin),
+            // Whoever names no origin at all trusts the client underneath to know where it connects to.
+            None => self.allowed.is_empty(),
+        }
+    }
+
+    fn may_have(&self, origin: &Origin) -> bool {
+        if self.allowed.is_empty() {
+            origin.https || is_loopback(&origin.host)
+        } else {
+            self.allowed.contains(origin)
+        }
+    }
+
+    #[cold]
+    fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
+        if self.pass_others {
+            return Verdict::Pass;
+        }
+        let error = if *method == Method::CONNECT
+            || uri.scheme().is_none() && uri.authority().is_some()
+        {
+            Error::destination(
+                "a CONNECT request never carries an access token",
+                "send it through a client without this layer, or call pass_other_origins()",
+            )
+        } else if let Some(origin) = Origin::of_uri(uri) {
+            if self.allowed.is_empty() {
+                Error::destination(
+                    format!("an access token would cross the network in the clear to {origin}"),
+                    "use https, or name the origin with allow_origin()",
+                )
+            } else {
+                Error::destination(
+                    format!("{origin} is not among the origins that may get the access token"),
+                    "name it with allow_origin(), or call pass_other_origins() to send such requests without a token",
+                )
+            }
+        } else if uri.scheme().is_none() {
+            Error::destination(
+                "the request's URI is only a path, so its origin is not known here",
+                "say which origin the client connects to with assume_origin()",
+            )
+        } else {
+            Error::destination(
+                "the request's URI is neither http nor https",
+                "send it through a client without this layer, or call pass_other_origins()",
+            )
+        };
+        Verdict::Refused(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destinations(allowed: &[&str]) -> Destinations {
+        Destinations {
+            allowed: allowed
+                .iter()
+                .map(|origin| origin.parse().unwrap())
+                .collect(),
+            ..Destinations::default()
+        }
+    }
+
+    fn allows(destinations: &Destinations, uri: &str) -> bool {
+        let request = Request::builder().uri(uri).body(()).unwrap();
+        matches!(destinations.judge(&request), Verdict::Allowed)
+    }
+
+    // R22
+    #[test]
+    fn without_a_list_https_and_loopback_may_have_the_token() {
+        let open = destinations(&[]);
+        for uri in [
+            "https://api.example/x",
+            "https://api.example:8443",
+            "http://127.0.0.1:8080/",
+            "http://127.9.9.9/",
+            "http://[::1]:80/",
+            "http://localhost/",
+            "http://LOCALHOST.:99/",
+            "/only/a/path",
+        ] {
+            assert!(allows(&open, uri), "{uri}");
+        }
+        for uri in [
+            "http://api.example/",
+            "http://localhost.evil.example/",
+            "http://127.0.0.1.evil.example/",
+            "http://127.0.0.1@evil.example/",
+            "http://0.0.0.0/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[::2]/",
+            "ws://localhost/",
+            "ftp://localhost/",
+            "api.example:443",
+        ] {
+            assert!(!allows(&open, uri), "{uri}");
+        }
+    }
+
+    // P23
+    #[test]
+    fn a_list_narrows_to_scheme_host_and_port() {
+        let narrow = destinations(&["https://API.example.", "http://plain.example:8080/"]);
+        for uri in [
+            "https://api.example/x?y",
+            "https://Api.Example.:443/",
+            "https://user:pw@api.example/",
+            "http://plain.example:8080/",
+        ] {
+            assert!(allows(&narrow, uri), "{uri}");
+        }
+        for uri in [
+            "https://api.example:444/",
+            "http://api.example/",
+            "https://api.example.evil.example/",
+            "https://api.example@evil.example/",
+            "https://plain.example:8080/",
+            "http://plain.example/",
+            "http://localhost/",
+            "https://other.example/",
+        ] {
+            assert!(!allows(&narrow, uri), "{uri}");
+        }
+    }
+
+    // P35
+    #[test]
+    fn a_bare_path_needs_an_assumed_origin_once_there_is_a_list() {
+        let mut narrow = destinations(&["https://api.example"]);
+        assert!(!allows(&narrow, "/x"));
+        narrow.assumed = Some("https://other.example".parse().unwrap());
+        assert!(!allows(&narrow, "/x"));
+        narrow.assumed = Some("https://api.example:443".parse().unwrap());
+        assert!(allows(&narrow, "/x"));
+        assert!(allows(&narrow, "*"));
+    }
+
+    // P35
+    #[test]
+    fn connect_never_carries_the_token() {
+        let mut open = destinations(&[]);
+        for uri in ["https://api.example", "api.example:443"] {
+            let request = Request::connect(uri).body(()).unwrap();
+            assert!(matches!(open.judge(&request), Verdict::Refused(_)));
+            open.pass_others = true;
+            assert!(matches!(open.judge(&request), Verdict::Pass));
+            open.pass_others = false;
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port_only() {
+        for bad in [
+            "api.example",
+            "https://api.example/v1",
+            "https://api.example?x",
+            "https://api.example#x",
+            "https://u:p@api.example",
+            "ws://api.example",
+            "https://api.example:99999",
+            "https://",
+            "",
+        ] {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The client-credentials grant (RFC 6749 §4.4).
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use tower::Service;
+
+use super::endpoint::{Endpoint, ErasedClient, TokenClient};
+use super::source::{TokenFuture, TokenSource};
+use super::{TokenRequest, request, response};
+use crate::client_auth::{ClientAuth, Credentials};
+use crate::error::{BoxError, BuildError, Error};
+use crate::secret::Secret;
+use crate::token::TokenResponse;
+
+/// Gets tokens from a token endpoint with the client's own credentials.
+///
+/// Usually made by [`OAuthLayer::client_credentials`](crate::OAuthLayer::client_credentials); by itself it is a [`TokenSource`] to wrap in one of your own.
+pub struct ClientCredentials {
+    endpoint: Endpoint,
+    auth: ClientAuth,
+    accepted_types: Vec<String>,
+    /// A keyed hash of the secret last used, so that a change can be seen without keeping a copy.
+    last_secret: Mutex<Option<u64>>,
+    hasher: RandomState,
+}
+
+impl ClientCredentials {
+    /// Starts from the token endpoint's URL and the client's authentication.
+    pub fn builder(token_url: impl Into<String>, auth: ClientAuth) -> ClientCredentialsBuilder {
+        ClientCredentialsBuilder {
+            token_url: token_url.into(),
+            auth,
+            accepted_types: Vec::new(),
+            client: None,
+            allow_http: false,
+        }
+    }
+
+    async fn attempt(&self, token_request: &TokenRequest) -> Result<TokenResponse, Error> {
+        let credentials = self.auth.credentials().await?;
+        self.remember(&credentials);
+        let request = request::build(self.endpoint.uri(), token_request, &credentials);
+        let answer = self.endpoint.send(request).await?;
+        response::read(&answer, &self.accepted_types, &|text| {
+            credentials.mask(text)
+        })
+        .map_err(|error| {
+            let unknown_client = error.oauth_code() == Some("invalid_client")
+                || error.oauth_code().is_none() && error.status() == Some(StatusCode::UNAUTHORIZED);
+            match credentials.advice().filter(|_| unknown_client) {
+                Some(advice) => error.with_advice(advice),
+                None => error,
+            }
+        })
+    }
+
+    fn remember(&self, credentials: &Credentials<'_>) {
+        let fingerprint = self.hasher.hash_one(credentials.expose_secret());
+        *self
+            .last_secret
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(fingerprint);
+    }
+}
+
+impl TokenSource for ClientCredentials {
+    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+        Box::pin(async {
+            let token = self.attempt(request).await;
+            token.map_err(|error| error.with_endpoint(self.endpoint.host()))
+        })
+    }
+
+    fn endpoint(&self) -> Option<&str> {
+        Some(self.endpoint.host())
+    }
+
+    fn credentials_can_change(&self) -> bool {
+        self.auth.secret().is_some_and(Secret::can_change)
+    }
+
+    fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async {
+            let Ok(now) = self.auth.credentials().await else {
+                return false;
+            };
+            let fingerprint = self.hasher.hash_one(now.expose_secret());
+            let last = *self
+                .last_secret
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            last != Some(fingerprint)
+        })
+    }
+}
+
+impl fmt::Debug for ClientCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCredentials")
+            .field("endpoint", self.endpoint.host())
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds [`ClientCredentials`].
+#[must_use]
+pub struct ClientCredentialsBuilder {
+    token_url: String,
+    auth: ClientAuth,
+    accepted_types: Vec<String>,
+    client: Option<Arc<dyn TokenClient>>,
+    allow_http: bool,
+}
+
+impl ClientCredentialsBuilder {
+    /// The HTTP client for token requests, in place of the default one: the place for a proxy, a private CA, tracing or a
+    /// time limit of your own.
+    ///
+    /// It must not follow redirects, since it would carry the client's credentials along; with the feature `tower-http` an answer that
+    /// tower-http's `FollowRedirect` has been redirected for is an error. It is cloned for each attempt and polled ready before each call. It
+    /// must not share a concurrency limit with the API client: requests hold their permit while they wait for a token.
+    pub fn token_client<S, B>(mut self, client: S) -> Self
+    where
+        S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.client = Some(Arc::new(ErasedClient::new(client)));
+        self
+    }
+
+    /// Takes answers with this `token_type` too (without regard to case). `Bearer`, `BearerToken` and none at all are
+    /// taken anyway. The token is sent as `Bearer` all the same.
+    pub fn accept_token_type(mut self, token_type: impl Into<String>) -> Self {
+        self.accepted_types.push(token_type.into());
+        self
+    }
+
+    /// Allows an `http` token URL to a host that is not loopback. The client's credentials cross the network in the clear.
+    pub fn dangerous_http_token_endpoint(mut self) -> Self {
+        self.allow_http = true;
+        self
+    }
+
+    /// Checks everything. Needs no runtime and does no network I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names the setting at fault.
+    pub fn build(self) -> Result<ClientCredentials, BuildError> {
+        self.auth.check()?;
+        let endpoint = Endpoint::new(&self.token_url, self.allow_http, self.client)?;
+        Ok(ClientCredentials {
+            endpoint,
+            auth: self.auth,
+            accepted_types: self.accepted_types,
+            last_secret: Mutex::new(None),
+            hasher: RandomState::new(),
+        })
+    }
+}
+
+impl fmt::Debug for ClientCredentialsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may have user-info in it until `build` refuses that.
+        f.debug_struct("ClientCredentialsBuilder")
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
+}

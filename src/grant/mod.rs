@@ -1,0 +1,14 @@
+//! Grants: how a token is got.
+
+mod client_credentials;
+#[cfg(feature = "client")]
+mod default_client;
+mod endpoint;
+mod request;
+mod response;
+mod source;
+mod token_request;
+
+pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
+pub use self::source::{TokenFuture, TokenSource};
+pub use self::token_request::TokenRequest;

@@ -1,0 +1,333 @@
+//! What kind of token is asked for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use form_urlencoded::Serializer;
+use http::Uri;
+
+use crate::error::BuildError;
+
+/// The scope, audience, resource and extra parameters of a token request: everything that makes one token differ from another
+/// of the same client.
+///
+/// A layer has one of its own, from its builder. Put another into a request's extensions, and that request gets its own token,
+/// with its own cache entry and single flight:
+///
+/// ```
+/// use tower_oauth::TokenRequest;
+///
+/// let payments = TokenRequest::new().scope("pisp")?;
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(payments);
+/// # Ok::<_, tower_oauth::BuildError>(())
+/// ```
+///
+/// It stands in place of the layer's, whole. To change one field only, start from
+/// [`OAuthLayer::token_request`](crate::OAuthLayer::token_request). Two requests are equal when they ask for the same; the order of scopes,
+/// resources and parameters does not count. Make it once and clone it: a clone is one reference count.
+#[derive(Clone, Default)]
+pub struct TokenRequest(Arc<Fields>);
+
+#[derive(Clone, Default)]
+struct Fields {
+    scope: Vec<String>,
+    audience: Option<String>,
+    resource: Vec<String>,
+    parameters: Vec<(String, String)>,
+    /// All of it in one canonical text, which is what equality and hashing look at.
+    identity: String,
+}
+
+impl TokenRequest {
+    /// Asks for nothing in particular: the server gives its default scope.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the scopes of a space-separated list (RFC 6749 §3.3). An empty list sends no `scope` at all.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Scope`] when a scope has characters outside the grammar.
+    pub fn scope(self, scope: impl AsRef<str>) -> Result<Self, BuildError> {
+        self.scopes(scope.as_ref().split(' '))
+    }
+
+    /// Adds scopes one by one.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Scope`] when a scope has characters outside the grammar.
+    pub fn scopes<I>(mut self, scopes: I) -> Result<Self, BuildError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let fields = Arc::make_mut(&mut self.0);
+        for scope in scopes {
+            let scope = scope.as_ref();
+            if !scope.bytes().all(is_scope_character) {
+                let scope = scope.to_owned();
+                return Err(BuildError::Scope { scope });
+            }
+            if !scope.is_empty() && !fields.scope.iter().any(|known| known == scope) {
+                fields.scope.push(scope.to_owned());
+            }
+        }
+        Ok(self.identified())
+    }
+
+    /// The `audience` parameter that some servers ask for.
+    #[must_use]
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).audience = Some(audience.into());
+        self.identified()
+    }
+
+    /// Adds a resource indicator (RFC 8707); several are sent as several parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Resource`] when it is not an absolute URI, or has a fragment.
+    pub fn resource(mut self, resource: impl Into<String>) -> Result<Self, BuildError> {
+        let resource = resource.into();
+        if !is_absolute_uri(&resource) {
+            return Err(BuildError::Resource { resource });
+        }
+        Arc::make_mut(&mut self.0).resource.push(resource);
+        Ok(self.identified())
+    }
+
+    /// Adds a parameter of the server's own.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Parameter`] for a name that the grant or the client authentication sets.
+    pub fn parameter(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<Self, BuildError> {
+        let name = name.into();
+        if name.is_empty() || RESERVED.contains(&name.as_str()) {
+            return Err(BuildError::Parameter { name });
+        }
+        Arc::make_mut(&mut self.0)
+            .parameters
+            .push((name, value.into()));
+        Ok(self.identified())
+    }
+
+    /// The scopes asked for, in the order they were given.
+    pub fn scope_tokens(&self) -> impl Iterator<Item = &str> {
+        self.0.scope.iter().map(String::as_str)
+    }
+
+    /// The audience asked for.
+    #[must_use]
+    pub fn audience_value(&self) -> Option<&str> {
+        self.0.audience.as_deref()
+    }
+
+    /// The resource indicators asked for.
+    pub fn resources(&self) -> impl Iterator<Item = &str> {
+        self.0.resource.iter().map(String::as_str)
+    }
+
+    /// The extra parameters, names and values.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        let parameters = self.0.parameters.iter();
+        parameters.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Writes the parameters in the order given.
+    pub(crate) fn write_form(&self, form: &mut Serializer<'_, String>) {
+        let fields = &*self.0;
+        if !fields.scope.is_empty() {
+            form.append_pair("scope", &fields.scope.join(" "));
+        }
+        if let Some(audience) = &fields.audience {
+            form.append_pair("audience", audience);
+        }
+        for resource in &fields.resource {
+            form.append_pair("resource", resource);
+        }
+        for (name, value) in &fields.parameters {
+            form.append_pair(name, value);
+        }
+    }
+
+    fn identified(mut self) -> Self {
+        let fields = Arc::make_mut(&mut self.0);
+        let mut form = Serializer::new(String::new());
+        for scope in fields.scope.iter().collect::<BTreeSet<_>>() {
+            form.append_pair("scope", scope);
+        }
+        form.extend_pairs(
+            fields
+                .audience
+                .iter()
+                .map(|audience| ("audience", audience)),
+        );
+        for resource in fields.resource.iter().collect::<BTreeSet<_>>() {
+            form.append_pair("resource", resource);
+        }
+        form.extend_pairs(
+            fields
+                .parameters
+                .iter()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .map(|(name, value)| (name, value)),
+        );
+        fields.identity = form.finish();
+        self
+    }
+}
+
+/// RFC 6749 §3.3: `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`.
+fn is_scope_character(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'
+}
+
+/// RFC 8707 §2 wants an absolute URI, which may be a `urn:`; `http::Uri` knows only the kind with an authority.
+fn is_absolute_uri(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once(':') else {
+        return false;
+    };
+    let scheme_is_one = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let clean = !rest.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    scheme_is_one && clean && (!rest.starts_with("//") || text.parse::<Uri>().is_ok())
+}
+
+/// Set by the grant, by the client authentication, or by the methods above.
+const RESERVED: [&str; 8] = [
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+];
+
+impl PartialEq for TokenRequest {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.identity == other.0.identity
+    }
+}
+
+impl Eq for TokenRequest {}
+
+impl Hash for TokenRequest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.identity.hash(state);
+    }
+}
+
+/// Values of extra parameters are left out: some servers want things there that are secret.
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.parameters().map(|(name, _)| name).collect();
+        f.debug_struct("TokenRequest")
+            .field("scope", &self.0.scope)
+            .field("audience", &self.0.audience)
+            .field("resource", &self.0.resource)
+            .field("parameters", &names)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(request: &TokenRequest) -> String {
+        let mut form = Serializer::new(String::new());
+        request.write_form(&mut form);
+        form.finish()
+    }
+
+    // K14
+    #[test]
+    fn the_order_of_scopes_does_not_count_and_everything_else_does() {
+        let base = || TokenRequest::new().scope("a b").unwrap();
+        assert_eq!(base(), TokenRequest::new().scope("b a b").unwrap());
+        let others = [
+            TokenRequest::new().scope("a").unwrap(),
+            base().audience("x"),
+            base().resource("https://api.example").unwrap(),
+            base().parameter("x", "y").unwrap(),
+            base().parameter("x", "z").unwrap(),
+            TokenRequest::new().parameter("a b", "").unwrap(),
+        ];
+        for (n, other) in others.iter().enumerate() {
+            assert_ne!(&base(), other);
+            assert!(others[n + 1..].iter().all(|next| next != other));
+        }
+    }
+
+    // Q10
+    #[test]
+    fn two_resources_are_two_parameters() {
+        let request = TokenRequest::new().resource("https://a").unwrap();
+        let request = request.resource("urn:b").unwrap();
+        assert_eq!(form(&request), "resource=https%3A%2F%2Fa&resource=urn%3Ab");
+    }
+
+    // Q11
+    #[test]
+    fn an_empty_scope_list_sends_no_scope() {
+        let request = TokenRequest::new()
+            .scopes(["", " "].map(str::trim))
+            .unwrap();
+        assert_eq!(form(&request), "");
+    }
+
+    // Q12
+    #[test]
+    fn a_scope_outside_the_grammar_is_an_error_that_names_it() {
+        for bad in ["a\"b", "a\\b", "a\tb", "é"] {
+            let error = TokenRequest::new().scope(bad).unwrap_err();
+            assert!(matches!(error, BuildError::Scope { scope } if scope == bad));
+        }
+    }
+
+    // Q13
+    #[test]
+    fn a_parameter_of_the_grant_or_the_authentication_is_an_error_that_names_it() {
+        for name in RESERVED {
+            let error = TokenRequest::new().parameter(name, "x").unwrap_err();
+            assert!(error.to_string().contains(name));
+        }
+    }
+
+    #[test]
+    fn a_resource_is_an_absolute_uri_without_fragment() {
+        for bad in [
+            "",
+            "api",
+            "/api",
+            "https://api#x",
+            "https://a b",
+            ":x",
+            "https:",
+        ] {
+            assert!(TokenRequest::new().resource(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_leaves_parameter_values_out() {
+        let request = TokenRequest::new().parameter("pin", "4711").unwrap();
+        assert!(!format!("{request:?}").contains("4711"));
+    }
+}

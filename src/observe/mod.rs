@@ -1,0 +1,222 @@
+//! Watching the cache: events for programs, and the same told to `tracing`.
+
+pub(crate) mod trace;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::grant::TokenRequest;
+use crate::token::TokenResponse;
+
+/// Is told what happens in the cache.
+///
+/// Called outside of every lock, from the task of a flight or from the call that caused the event, so it should return quickly and
+/// must not panic. Closures are observers:
+///
+/// ```
+/// use tower_oauth::{OAuthLayer, observe::Event};
+///
+/// let layer = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "key", "secret")
+///     .observer(|event: &Event<'_>| {
+///         if let Event::FetchFinished { latency, error: Some(error), .. } = event {
+///             eprintln!("token request failed after {latency:?}: {error}");
+///         }
+///     })
+///     .build()?;
+/// # Ok::<_, tower_oauth::BuildError>(())
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened. No event has a secret or a token in it.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+impl Observer for () {
+    fn on_event(&self, _: &Event<'_>) {}
+}
+
+impl<F> Observer for F
+where
+    F: Fn(&Event<'_>) + Send + Sync + 'static,
+{
+    fn on_event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+/// Why a flight was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// There was no live token.
+    NoToken,
+    /// The token was stale: renewal ahead of time, for which nobody waits.
+    Ahead,
+    /// The token was in its last stretch.
+    LastStretch,
+    /// An API had refused the token.
+    Refused,
+    /// A look whether the credentials have changed during a backoff; a token request follows only if they have.
+    Credentials,
+}
+
+impl Cause {
+    /// The name in events and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            Self::Ahead => "ahead",
+            Self::LastStretch => "last_stretch",
+            Self::Refused => "refused",
+            Self::Credentials => "credentials",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A flight was started.
+    #[non_exhaustive]
+    FetchStarted {
+        /// Why.
+        cause: Cause,
+    },
+    /// A flight ended with a token or with an error.
+    #[non_exhaustive]
+    FetchFinished {
+        /// Why it was started.
+        cause: Cause,
+        /// Token requests it made.
+        attempts: u32,
+        /// From its start to its end.
+        latency: Duration,
+        /// The token endpoint's host, where the source names one.
+        endpoint: Option<&'a str>,
+        /// Why it failed; `None` when it brought a token.
+        error: Option<&'a Error>,
+    },
+    /// Callers who waited for a flight were told its outcome.
+    #[non_exhaustive]
+    WaitersReleased {
+        /// How many.
+        waiters: usize,
+    },
+    /// A renewal failed, and the live token goes on being used. Once per failed flight.
+    #[non_exhaustive]
+    StaleServe {
+        /// How long it is still good for.
+        remaining: Duration,
+    },
+    /// A 401 made a token suspect: the next call renews first.
+    #[non_exhaustive]
+    Suspected {
+        /// The token refused.
+        generation: u64,
+    },
+    /// A 401 changed nothing, since its origin has spent the renewals it may cause. Once until one comes back.
+    #[non_exhaustive]
+    BudgetSpent {
+        /// The token refused.
+        generation: u64,
+    },
+    /// The server granted less than was asked for (RFC 6749 §5.1).
+    #[non_exhaustive]
+    ScopeNarrowed {
+        /// The scope asked for, space-separated.
+        asked: &'a str,
+        /// The scope granted.
+        granted: &'a str,
+    },
+    /// The answer was not the JSON object of RFC 6749 §5.1, but could be read.
+    #[non_exhaustive]
+    LenientParse {
+        /// The token endpoint's host, where the source names one.
+        endpoint: Option<&'a str>,
+    },
+}
+
+/// The observer, if there is one, and `tracing`.
+#[derive(Clone, Default)]
+pub(crate) struct Watch(Option<Arc<dyn Observer>>);
+
+/// What is known of a flight when it has ended.
+pub(crate) struct Landing<'a> {
+    pub(crate) cause: Cause,
+    pub(crate) attempts: u32,
+    pub(crate) latency: Duration,
+    pub(crate) endpoint: Option<&'a str>,
+}
+
+impl Watch {
+    pub(crate) fn new(observer: Arc<dyn Observer>) -> Self {
+        Self(Some(observer))
+    }
+
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        trace::event(event);
+        if let Some(observer) = &self.0 {
+            observer.on_event(event);
+        }
+    }
+
+    pub(crate) fn succeeded(
+        &self,
+        landing: &Landing<'_>,
+        request: &TokenRequest,
+        response: &TokenResponse,
+    ) {
+        self.tell(&landing.finished(None));
+        if response.lenient {
+            self.tell(&Event::LenientParse {
+                endpoint: landing.endpoint,
+            });
+        }
+        if let Some(granted) = &response.scope {
+            let narrower = request
+                .scope_tokens()
+                .any(|asked| granted.split(' ').all(|scope| scope != asked));
+            if narrower {
+                let asked = request.scope_tokens().collect::<Vec<_>>().join(" ");
+                self.tell(&Event::ScopeNarrowed {
+                    asked: &asked,
+                    granted,
+                });
+            }
+        }
+    }
+
+    /// `remaining` is how long a live token is still good for, when there is one.
+    pub(crate) fn failed(&self, landing: &Landing<'_>, error: &Error, remaining: Option<Duration>) {
+        self.tell(&landing.finished(Some(error)));
+        if let Some(remaining) = remaining {
+            self.tell(&Event::StaleServe { remaining });
+        }
+    }
+}
+
+impl<'a> Landing<'a> {
+    fn finished(&self, error: Option<&'a Error>) -> Event<'a> {
+        Event::FetchFinished {
+            cause: self.cause,
+            attempts: self.attempts,
+            latency: self.latency,
+            endpoint: self.endpoint,
+            error,
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seen = if self.0.is_some() {
+            "observed"
+        } else {
+            "unobserved"
+        };
+        f.write_str(seen)
+    }
+}

@@ -1,0 +1,159 @@
+//! The service that puts the token on each request.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{Request, Response, Uri};
+use rustc_hash::FxHasher;
+use tower::Service;
+
+use crate::cache::Cache;
+use crate::destination::{Destinations, Verdict};
+use crate::error::BoxError;
+use crate::future::ResponseFuture;
+use crate::grant::TokenRequest;
+use crate::replay::{NoReplay, ReplayBody};
+
+/// What a layer, its clones and its services share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) destinations: Destinations,
+    pub(crate) keep_authorization: bool,
+}
+
+/// The middleware of [`OAuthLayer`](crate::OAuthLayer): sets `Authorization: Bearer …` on every request. See the crate's page.
+pub struct OAuth<S, R = NoReplay> {
+    inner: S,
+    shared: Arc<Shared>,
+    replay: R,
+}
+
+/// In a request's extensions: send it without a token. For health checks and the like.
+///
+/// No token is fetched for it, and neither its `Authorization` header nor its destination is looked at.
+///
+/// ```
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(tower_oauth::NoToken);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoToken;
+
+impl<S, R> OAuth<S, R> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>, replay: R) -> Self {
+        Self {
+            inner,
+            shared,
+            replay,
+        }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside, without the layer.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R, B, ResB> Service<Request<B>> for OAuth<S, R>
+where
+    S: Service<Request<B>, Response = Response<ResB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayBody<B> + Clone,
+{
+    type Response = Response<ResB>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, R>;
+
+    /// Asks the inner service and nothing else: a token that cannot be had is the failure of a request, not of the service.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = &*self.shared;
+        let extensions = request.extensions();
+        let is_own = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
+        if is_own || extensions.get::<NoToken>().is_some() {
+            return ResponseFuture::pass(self.inner.call(request));
+        }
+        match shared.destinations.judge(&request) {
+            Verdict::Allowed => {}
+            Verdict::Pass => return ResponseFuture::pass(self.inner.call(request)),
+            Verdict::Refused(error) => return ResponseFuture::refuse(error),
+        }
+        let other = extensions.get::<TokenRequest>();
+        let token = match other {
+            None => shared.cache.free_token(),
+            Some(other) => shared.cache.free_token_for(other),
+        };
+        let origin = origin_of(request.uri());
+        match token {
+            Some(token) => {
+                ResponseFuture::call(&mut self.inner, request, token, origin, &self.replay)
+            }
+            None => {
+                let kind = other.unwrap_or_else(|| shared.cache.own()).clone();
+                // The instance that was polled ready waits with the request, and keeps what it reserved; the clone left behind
+                // has to be polled again.
+                let not_ready = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, not_ready);
+                ResponseFuture::authorize(
+                    ready,
+                    request,
+                    &shared.cache,
+                    kind,
+                    origin,
+                    self.replay.clone(),
+                )
+            }
+        }
+    }
+}
+
+/// Names the origin in the budgets of the cache.
+///
+/// A hash, since the URI is gone by the time a 401 comes and keeping it would cost every request an allocation. A collision
+/// merges two budgets, which is harmless.
+#[inline]
+fn origin_of(uri: &Uri) -> u64 {
+    let Some(authority) = uri.authority() else {
+        return 0;
+    };
+    let mut hasher = FxHasher::default();
+    hasher.write(authority.as_str().as_bytes());
+    hasher.finish()
+}
+
+impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+            replay: self.replay.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for OAuth<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuth")
+            .field("inner", &self.inner)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}

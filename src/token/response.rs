@@ -1,0 +1,82 @@
+//! What a grant brings back: a token and what the server said about it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::access_token::AccessTokenValue;
+use crate::error::Error;
+
+/// A successful answer to a token request (RFC 6749 §5.1).
+///
+/// A [`TokenSource`](crate::TokenSource) returns it; for a source of your own, or in a test:
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_oauth::TokenResponse;
+///
+/// let response = TokenResponse::new("2YotnFZFEjr1zCsicMWpAA")?.expires_in(Duration::from_secs(3600));
+/// # Ok::<_, tower_oauth::Error>(())
+/// ```
+///
+/// A refresh token in the answer is not kept: a client with its own credentials has no use for one (RFC 6749 §4.4.3).
+#[derive(Clone)]
+pub struct TokenResponse {
+    pub(crate) value: AccessTokenValue,
+    pub(crate) expires_in: Option<Duration>,
+    pub(crate) refresh_in: Option<Duration>,
+    pub(crate) scope: Option<String>,
+    pub(crate) lenient: bool,
+}
+
+impl TokenResponse {
+    /// An answer with this access token and nothing else said.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_invalid_response`] when the token is empty or has characters that an `Authorization` header cannot carry.
+    pub fn new(access_token: impl Into<String>) -> Result<Self, Error> {
+        let value = AccessTokenValue::parse(access_token.into()).ok_or_else(|| {
+            Error::invalid_response(
+                "the access token is empty or has characters that a header cannot carry",
+            )
+        })?;
+        Ok(Self {
+            value,
+            expires_in: None,
+            refresh_in: None,
+            scope: None,
+            lenient: false,
+        })
+    }
+
+    /// The token's life, counted from when the token request was sent. Without it, the policy's default lifetime applies.
+    #[must_use]
+    pub fn expires_in(mut self, life: Duration) -> Self {
+        self.expires_in = Some(life);
+        self
+    }
+
+    /// The server's hint when to renew, counted like [`expires_in`](Self::expires_in).
+    #[must_use]
+    pub fn refresh_in(mut self, span: Duration) -> Self {
+        self.refresh_in = Some(span);
+        self
+    }
+
+    /// The scope granted, space-separated.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+}
+
+impl fmt::Debug for TokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenResponse")
+            .field("expires_in", &self.expires_in)
+            .field("refresh_in", &self.refresh_in)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
