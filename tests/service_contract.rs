@@ -1,0 +1,272 @@
+//! What a tower middleware owes its neighbours.
+
+mod support;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::poll_fn;
+use http::{Request, Response};
+use support::*;
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_oauth::{OAuth, OAuthLayer};
+use tower_test::mock;
+
+type Mock = mock::Mock<Request<String>, Response<String>>;
+
+fn mocked(
+    layer: &OAuthLayer,
+) -> (
+    task::Spawn<OAuth<Mock>>,
+    mock::Handle<Request<String>, Response<String>>,
+) {
+    let (inner, handle) = mock::pair();
+    (task::spawn(layer.layer(inner)), handle)
+}
+
+fn poll_ready(service: &mut task::Spawn<OAuth<Mock>>) -> Poll<Result<(), BoxError>> {
+    service.enter(|cx, mut service| service.poll_ready(cx))
+}
+
+// R1
+#[tokio::test(start_paused = true)]
+async fn poll_ready_is_the_inner_services_and_asks_for_no_token() {
+    let endpoint = Endpoint::new();
+    let (mut service, mut inner) = mocked(&layer(&endpoint));
+    inner.allow(0);
+    assert_pending!(poll_ready(&mut service));
+    inner.allow(1);
+    assert!(service.is_woken());
+    assert_ready_ok!(poll_ready(&mut service));
+    settle().await;
+    assert_eq!(endpoint.requests(), 0);
+}
+
+// R1
+#[tokio::test(start_paused = true)]
+async fn a_token_failure_comes_out_of_the_response_future_and_the_service_stays_ready() {
+    let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
+    let mut service = layer(&endpoint).layer(Api::ok());
+    for _ in 0..2 {
+        let error = service
+            .ready()
+            .await
+            .unwrap()
+            .call(get(API))
+            .await
+            .unwrap_err();
+        assert!(ours(error).is_rejected());
+    }
+    // A Buffer dies of an error in poll_ready; it must survive ours.
+    let buffered = ServiceBuilder::new()
+        .buffer(4)
+        .layer(layer(&endpoint))
+        .service(Api::ok());
+    for _ in 0..2 {
+        let error = buffered.clone().oneshot(get(API)).await.unwrap_err();
+        assert!(error.is::<tower_oauth::Error>(), "{error}");
+    }
+}
+
+// R1
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_inner_poll_ready_passes_through() {
+    let (mut service, mut inner) = mocked(&layer(&Endpoint::new()));
+    inner.send_error("broken");
+    assert_eq!(
+        assert_ready_err!(poll_ready(&mut service)).to_string(),
+        "broken"
+    );
+}
+
+/// Counts how often each instance is polled ready and called; a clone starts unready.
+struct Strict {
+    ready: bool,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self {
+            ready: false,
+            calls: Arc::clone(&self.calls),
+        }
+    }
+}
+
+impl Service<Request<String>> for Strict {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        assert!(
+            std::mem::take(&mut self.ready),
+            "called without being polled ready"
+        );
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let authorization = request.headers()[http::header::AUTHORIZATION]
+            .to_str()
+            .unwrap();
+        ready(Ok(
+            if authorization == "Bearer token-1" && request.uri().path() == "/refuse" {
+                unauthorized(INVALID_TOKEN)
+            } else {
+                Response::new(authorization.to_owned())
+            },
+        ))
+    }
+}
+
+// R2, P28
+#[tokio::test(start_paused = true)]
+async fn the_instance_that_was_polled_ready_is_the_one_called_with_and_without_a_wait_and_on_replay()
+ {
+    let endpoint = Endpoint::new().latency(Duration::from_millis(20));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let inner = Strict {
+        ready: false,
+        calls: Arc::clone(&calls),
+    };
+    let mut service = layer(&endpoint).replay_unauthorized().layer(inner);
+    for path in ["/", "/", "/refuse"] {
+        let request = get(&format!("https://api.example{path}"));
+        service.ready().await.unwrap().call(request).await.unwrap();
+    }
+    assert_eq!((calls.load(Ordering::SeqCst), endpoint.requests()), (4, 2));
+}
+
+// R2
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_a_token_keeps_its_permit_meanwhile() {
+    let endpoint = Endpoint::new().closed();
+    let limited = ServiceBuilder::new()
+        .layer(ConcurrencyLimitLayer::new(1))
+        .service(Api::ok());
+    let mut service = layer(&endpoint).layer(limited);
+    let mut first = task::spawn(service.ready().await.unwrap().call(get(API)));
+    assert_pending!(first.poll());
+    let mut cx = Context::from_waker(futures::task::noop_waker_ref());
+    assert!(
+        service.poll_ready(&mut cx).is_pending(),
+        "the one permit waits with the first request"
+    );
+    endpoint.open();
+    settle().await;
+    assert_ready_ok!(first.poll());
+    drop(first);
+    assert!(service.poll_ready(&mut cx).is_ready());
+}
+
+/// The API client and the token client behind one limit of one.
+#[derive(Clone)]
+struct Shared<S>(S);
+
+impl Service<Request<http_body_util::Full<bytes::Bytes>>> for Shared<Endpoint> {
+    type Response = Response<http_body_util::Full<bytes::Bytes>>;
+    type Error = BoxError;
+    type Future = <Endpoint as Service<Request<http_body_util::Full<bytes::Bytes>>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<http_body_util::Full<bytes::Bytes>>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+// R2
+#[tokio::test(start_paused = true)]
+async fn a_token_client_that_shares_the_limit_waits_in_vain_until_its_time_is_up() {
+    let endpoint = Endpoint::new();
+    let permits = Arc::new(tokio::sync::Semaphore::new(1));
+    let token_permits = Arc::clone(&permits);
+    let token_client = tower::service_fn(move |request| {
+        let (permits, endpoint) = (Arc::clone(&token_permits), Shared(endpoint.clone()));
+        async move {
+            let _permit = permits.acquire_owned().await?;
+            endpoint.oneshot(request).await
+        }
+    });
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+        .token_client(token_client)
+        .build()
+        .unwrap();
+    let limited = tower::limit::ConcurrencyLimit::with_semaphore(Api::ok(), permits);
+    let error = layer.layer(limited).oneshot(get(API)).await.unwrap_err();
+    assert!(ours(error).is_timeout());
+}
+
+// R3
+#[tokio::test(start_paused = true)]
+async fn inner_errors_pass_through_unwrapped() {
+    let layer = layer(&Endpoint::new());
+    let failing = tower::service_fn(|_: Request<String>| async {
+        Err::<Response<String>, _>(std::io::Error::other("the wire"))
+    });
+    let error = layer.layer(failing).oneshot(get(API)).await.unwrap_err();
+    assert_eq!(
+        error.downcast_ref::<std::io::Error>().unwrap().to_string(),
+        "the wire"
+    );
+}
+
+/// Neither `Clone`, `Default`, `Send` nor `Debug`.
+struct Odd(#[allow(dead_code)] std::rc::Rc<()>);
+
+// R3
+#[tokio::test(start_paused = true)]
+async fn bodies_need_nothing_but_what_the_inner_service_asks() {
+    let layer = layer(&Endpoint::new());
+    let inner = tower::service_fn(|request: Request<Odd>| {
+        let authorized = request.headers().contains_key("authorization");
+        ready(Ok::<_, Infallible>(Response::new((
+            authorized,
+            request.into_body(),
+        ))))
+    });
+    let mut service = layer.layer(inner);
+    let request = Request::builder()
+        .uri(API)
+        .body(Odd(std::rc::Rc::new(())))
+        .unwrap();
+    let mut call = pin!(async {
+        poll_fn(|cx| Service::<Request<Odd>>::poll_ready(&mut service, cx))
+            .await
+            .unwrap();
+        service.call(request).await
+    });
+    let response = poll_fn(|cx| call.as_mut().poll(cx)).await.unwrap();
+    assert!(response.into_body().0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_call_is_ready_as_soon_as_the_inner_service_is() {
+    let layer = layer(&Endpoint::new());
+    layer.tokens().warm_up().await.unwrap();
+    let mut service = layer.layer(Api::ok());
+    let mut call = task::spawn(service.ready().await.unwrap().call(get(API)));
+    assert_ready_ok!(call.poll());
+    let (mut service, mut inner) = mocked(&layer);
+    assert_ready_ok!(poll_ready(&mut service));
+    let mut call = task::spawn(service.call(get(API)));
+    assert_pending!(call.poll());
+    let (request, respond) = assert_ready!(task::spawn(inner.next_request()).poll()).unwrap();
+    assert_eq!(request.headers()["authorization"], "Bearer token-1");
+    respond.send_response(Response::new(String::new()));
+    assert!(call.is_woken());
+    assert_ready_ok!(call.poll());
+}

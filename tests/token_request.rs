@@ -1,0 +1,299 @@
+//! The token request and the client authentication, byte by byte.
+
+mod support;
+
+use http::Method;
+use support::*;
+use tower::{Layer, ServiceExt};
+use tower_oauth::{BuildError, ClientAuth, OAuthLayer, OAuthLayerBuilder, TokenRequest};
+
+type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
+
+async fn sent(configure: impl FnOnce(Builder) -> Builder, auth: ClientAuth) -> Seen {
+    let endpoint = Endpoint::new();
+    let builder =
+        OAuthLayer::client_credentials_with(TOKEN_URL, auth).token_client(endpoint.clone());
+    let layer = configure(builder).build().unwrap();
+    let mut request = get("https://api.example/?q=1");
+    request.headers_mut().insert("x-api", "1".parse().unwrap());
+    layer.layer(Api::ok()).oneshot(request).await.unwrap();
+    endpoint.seen().remove(0)
+}
+
+fn basic(id: &str, secret: &str) -> ClientAuth {
+    ClientAuth::basic(id, secret)
+}
+
+fn refused(auth: ClientAuth) -> BuildError {
+    OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+        .build()
+        .unwrap_err()
+}
+
+// Q0
+#[tokio::test]
+async fn the_gateways_request_is_as_documented() {
+    let seen = sent(
+        |layer| layer.scope("aisp"),
+        basic("consumer-key", "consumer-secret"),
+    )
+    .await;
+    assert_eq!(seen.uri.path(), "/oauth2/v1/token");
+    assert_eq!(
+        seen.authorization(),
+        "Basic Y29uc3VtZXIta2V5OmNvbnN1bWVyLXNlY3JldA=="
+    );
+    assert_eq!(seen.body, "grant_type=client_credentials&scope=aisp");
+}
+
+// Q1, Q2
+#[tokio::test]
+async fn encoded_basic_percent_encodes_both_parts() {
+    let rows = [
+        (
+            "1PpG/Q 1",
+            "z/tZ9VwFZqApmIQ+ZH1I5pLk/uB4ud:X2/8bL+wfFTt1rFw=",
+            "Basic MVBwRyUyRlElMjAxOnolMkZ0WjlWd0ZacUFwbUlRJTJCWkgxSTVwTGslMkZ1QjR1ZCUzQVgyJTJGOGJMJTJCd2ZGVHQxckZ3JTNE",
+        ),
+        (
+            "796d8fae-a42f-4e4f-ab25-d6205b6d4fa2",
+            "MKEM/A7Pkn7JuU0LAcxyHVKvwdczsugaPU0BieLb4CbQAgQj+ypcanFOCb0/FA5h",
+            "Basic Nzk2ZDhmYWUtYTQyZi00ZTRmLWFiMjUtZDYyMDViNmQ0ZmEyOk1LRU0lMkZBN1BrbjdKdVUwTEFjeHlIVkt2d2RjenN1Z2FQVTBCaWVMYjRDYlFBZ1FqJTJCeXBjYW5GT0NiMCUyRkZBNWg=",
+        ),
+    ];
+    for (id, secret, header) in rows {
+        let seen = sent(|layer| layer, ClientAuth::basic_encoded(id, secret)).await;
+        assert_eq!(seen.authorization(), header);
+    }
+}
+
+// Q4, Q7
+#[tokio::test]
+async fn post_puts_id_and_secret_into_the_form_and_nowhere_else() {
+    let seen = sent(|layer| layer, ClientAuth::post("id", "a~*!'()-_.b%&+ £€")).await;
+    assert_eq!(
+        seen.body,
+        "grant_type=client_credentials&client_id=id&client_secret=a%7E*%21%27%28%29-_.b%25%26%2B+%C2%A3%E2%82%AC"
+    );
+    assert!(!seen.headers.contains_key("authorization"));
+}
+
+// Q5
+#[tokio::test]
+async fn raw_basic_sends_the_pair_as_it_is_and_an_id_with_a_colon_is_a_build_error() {
+    let seen = sent(|layer| layer, basic("id", "a+b:c")).await;
+    assert_eq!(seen.authorization(), "Basic aWQ6YStiOmM=");
+    assert!(matches!(
+        refused(basic("i:d", "s")),
+        BuildError::ClientId { .. }
+    ));
+}
+
+// Q6
+#[test]
+fn control_characters_in_id_or_secret_are_errors_that_do_not_print_the_value() {
+    for auth in [
+        basic("can\u{7}ary", "x"),
+        basic("x", "can\nary"),
+        ClientAuth::post("x", "can\0ary"),
+    ] {
+        let error = refused(auth);
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("ary"), "{text}");
+    }
+    assert!(matches!(
+        refused(basic("", "x")),
+        BuildError::ClientId { .. }
+    ));
+}
+
+// Q6
+#[tokio::test]
+async fn a_secret_file_that_is_not_utf8_is_an_error_that_does_not_print_it() {
+    let file = std::env::temp_dir().join(format!("tower-oauth-q6-{}", std::process::id()));
+    std::fs::write(&file, b"canary\xff").unwrap();
+    let endpoint = Endpoint::new();
+    let auth = ClientAuth::basic("id", tower_oauth::Secret::file(&file));
+    let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+        .token_client(endpoint.clone())
+        .refresh_policy(one_attempt())
+        .build()
+        .unwrap();
+    let error = layer.tokens().token().await.unwrap_err();
+    std::fs::remove_file(&file).unwrap();
+    let shown = format!("{error} {error:?}");
+    assert!(
+        shown.contains("tower-oauth-q6") && !shown.contains("canary"),
+        "{shown}"
+    );
+    assert_eq!(endpoint.requests(), 0);
+}
+
+// Q10, Q19
+#[tokio::test]
+async fn scope_audience_resources_and_parameters_are_in_the_form() {
+    let seen = sent(
+        |layer| {
+            layer
+                .scopes(["scope1", "scope2"])
+                .audience("audience1")
+                .resource("https://a.example")
+                .resource("https://b.example")
+                .parameter("tenant", "x y")
+        },
+        basic("CLIENT_ID", "CLIENT_SECRET"),
+    )
+    .await;
+    assert_eq!(
+        seen.authorization(),
+        "Basic Q0xJRU5UX0lEOkNMSUVOVF9TRUNSRVQ="
+    );
+    assert_eq!(
+        seen.body,
+        "grant_type=client_credentials&scope=scope1+scope2&audience=audience1\
+         &resource=https%3A%2F%2Fa.example&resource=https%3A%2F%2Fb.example&tenant=x+y"
+    );
+}
+
+// Q11
+#[tokio::test]
+async fn an_empty_scope_is_not_sent() {
+    let seen = sent(|layer| layer.scope(""), basic("a", "b")).await;
+    assert_eq!(seen.body, "grant_type=client_credentials");
+}
+
+// Q12, Q13
+#[test]
+fn a_bad_scope_or_a_reserved_parameter_is_a_build_error_that_names_it() {
+    let build = |configure: fn(Builder) -> Builder| {
+        let builder = OAuthLayer::client_credentials(TOKEN_URL, "a", "b");
+        configure(builder).build().unwrap_err().to_string()
+    };
+    assert!(build(|layer| layer.scope("a\\b")).contains("a\\\\b"));
+    assert!(build(|layer| layer.parameter("client_secret", "x")).contains("client_secret"));
+    assert!(build(|layer| layer.resource("nowhere")).contains("nowhere"));
+}
+
+// Q14
+#[tokio::test]
+async fn every_token_request_is_a_form_post_with_nothing_of_the_api_request_in_it() {
+    let seen = sent(|layer| layer, basic("id", "s3cret")).await;
+    assert_eq!(seen.method, Method::POST);
+    let mut names: Vec<_> = seen.headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "authorization", "content-type"]);
+    assert_eq!(
+        seen.headers["content-type"],
+        "application/x-www-form-urlencoded"
+    );
+    assert_eq!(seen.headers["accept"], "application/json");
+    assert!(!seen.uri.to_string().contains("s3cret"));
+    assert!(seen.headers["authorization"].is_sensitive());
+}
+
+// Q15, Q16
+#[test]
+fn a_token_url_that_would_expose_the_credentials_is_refused() {
+    let build = |url: &str| {
+        OAuthLayer::client_credentials(url, "id", "secret")
+            .token_client(Endpoint::new())
+            .build()
+    };
+    assert!(
+        matches!(build("http://gw.example/token"), Err(BuildError::InsecureTokenUrl { host }) if host == "gw.example")
+    );
+    for url in [
+        "https://user:pw@gw.example/token",
+        "https://gw.example/token#part",
+        "/token",
+        "gw.example",
+        "ftp://gw.example/",
+        "not a url",
+        "",
+    ] {
+        let error = build(url).unwrap_err();
+        assert!(matches!(error, BuildError::TokenUrl { .. }), "{url}");
+        assert!(!error.to_string().contains("pw"));
+    }
+    for url in [
+        "https://gw.example/token?x=1",
+        "http://localhost:8080/token",
+        "http://127.0.0.1/",
+        "http://[::1]:80/",
+    ] {
+        assert!(build(url).is_ok(), "{url}");
+    }
+    let lab = OAuthLayer::client_credentials("http://gw.example/token", "id", "secret")
+        .token_client(Endpoint::new());
+    assert!(lab.dangerous_http_token_endpoint().build().is_ok());
+}
+
+// Q17
+#[tokio::test]
+async fn a_redirect_of_the_token_endpoint_is_an_error_and_nothing_is_sent_to_its_target() {
+    for status in [301, 302, 303, 307, 308] {
+        let endpoint =
+            Endpoint::new().always(raw(status, &[("location", "https://evil.example/")], ""));
+        let error = layer(&endpoint).tokens().token().await.unwrap_err();
+        assert!(
+            error.is_invalid_response() && error.to_string().contains("redirect"),
+            "{error}"
+        );
+        assert_eq!(endpoint.requests(), 1);
+    }
+}
+
+// Q17
+#[cfg(feature = "tower-http")]
+#[tokio::test]
+async fn a_token_client_that_followed_a_redirect_is_found_out() {
+    // 303: FollowRedirect repeats it as a GET, without the form.
+    let redirect = raw(303, &[("location", "http://127.0.0.1/elsewhere")], "");
+    let endpoint = Endpoint::new().then([redirect]);
+    let follows = tower_http::follow_redirect::FollowRedirect::new(endpoint.clone());
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+        .token_client(follows)
+        .build()
+        .unwrap();
+    let error = layer.tokens().token().await.unwrap_err();
+    assert!(
+        error.is_invalid_response() && error.to_string().contains("followed a redirect"),
+        "{error}"
+    );
+}
+
+// Q18
+#[tokio::test]
+async fn a_token_client_under_the_same_layer_does_not_recurse() {
+    let endpoint = Endpoint::new();
+    let layer = layer(&endpoint);
+    // The token client is a service of its own: the layer's stack is not in its way, however the API client is built.
+    let service = layer.layer(layer.layer(Api::ok()));
+    service.oneshot(get(API)).await.unwrap();
+    assert_eq!(endpoint.requests(), 1);
+    assert!(endpoint.seen()[0].authorization().starts_with("Basic "));
+}
+
+// Q20
+#[tokio::test]
+async fn an_empty_secret_in_post_style_is_not_sent() {
+    for auth in [ClientAuth::post("id", ""), ClientAuth::none("id")] {
+        let seen = sent(|layer| layer, auth).await;
+        assert_eq!(seen.body, "grant_type=client_credentials&client_id=id");
+        assert!(!seen.headers.contains_key("authorization"));
+    }
+}
+
+#[test]
+fn a_layers_request_is_a_start_for_others() {
+    let layer = builder(&Endpoint::new())
+        .scope("a")
+        .audience("x")
+        .build()
+        .unwrap();
+    let other = layer.token_request().clone().scope("b").unwrap();
+    assert_eq!(
+        other,
+        TokenRequest::new().scope("a b").unwrap().audience("x")
+    );
+}
