@@ -30,7 +30,7 @@ impl OAuthLayer {
     /// Starts building a layer that gets its tokens with the client-credentials grant (RFC 6749 §4.4), authenticating with
     /// HTTP Basic as API gateways do it.
     ///
-    /// ```
+    /// ```no_run
     /// use tower_oauth::OAuthLayer;
     ///
     /// let oauth = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "consumer-key", "consumer-secret")
@@ -49,7 +49,7 @@ impl OAuthLayer {
 
     /// The same with another client authentication.
     ///
-    /// ```
+    /// ```no_run
     /// use tower_oauth::{ClientAuth, OAuthLayer};
     ///
     /// let auth = ClientAuth::post("my-client", "my-secret");

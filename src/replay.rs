@@ -8,7 +8,7 @@ use http_body::Body;
 /// The copy is made before the request goes out, since the first one is used up by then; so an implementation should be
 /// cheap, and say `None` for a body it cannot or should not copy. Closures implement it:
 ///
-/// ```
+/// ```no_run
 /// use bytes::Bytes;
 /// use http_body_util::Full;
 /// use tower_oauth::OAuthLayer;

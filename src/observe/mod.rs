@@ -15,7 +15,7 @@ use crate::token::TokenResponse;
 /// Called outside of every lock, from the task of a flight or from the call that caused the event, so it should return quickly and
 /// must not panic. Closures are observers:
 ///
-/// ```
+/// ```no_run
 /// use tower_oauth::{OAuthLayer, observe::Event};
 ///
 /// let layer = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "key", "secret")
