@@ -27,9 +27,8 @@ use crate::token::{Freshness, Timestamp, Token};
 pub(crate) struct State<F> {
     policy: RefreshPolicy,
     entries: HashMap<TokenRequest, Entry<F>>,
-    /// Second-chance order for eviction: constant work per new entry, however many there are. The layer's own kind of token is
-    /// not in it, and so is never evicted.
-    order: VecDeque<TokenRequest>,
+    /// Candidates for eviction, in second-chance order. The layer's own kind of token is not among them.
+    candidates: VecDeque<TokenRequest>,
     endpoint: Option<Backoff>,
     generations: u64,
     flights: u64,
@@ -50,7 +49,10 @@ struct Entry<F> {
     /// No renewal before this, whatever the server's `expires_in` says.
     rest_until: Timestamp,
     budgets: Vec<(u64, Budget)>,
+    /// Since eviction last looked at it.
     used: bool,
+    /// In the list of candidates for eviction, or, for the layer's own kind of token, never to be.
+    candidate: bool,
 }
 
 struct Ticket<F> {
@@ -107,7 +109,7 @@ impl<F: Clone> State<F> {
         Self {
             policy,
             entries,
-            order: VecDeque::new(),
+            candidates: VecDeque::new(),
             endpoint: None,
             generations: 0,
             flights: 0,
@@ -247,9 +249,9 @@ impl<F: Clone> State<F> {
         {
             self.endpoint = None;
         }
+        self.land(request, id);
         self.admit(request);
         let entry = entry_of(&mut self.entries, request);
-        entry.land(id);
         if let Some(newer) = entry.token.as_ref().filter(|token| token.flight > id) {
             return Arc::clone(newer);
         }
@@ -260,7 +262,6 @@ impl<F: Clone> State<F> {
         entry.renewed_for = entry.suspected_by.take();
         entry.backoff = None;
         entry.rest_until = now.after(REST);
-        self.shrink();
         token
     }
 
@@ -274,9 +275,9 @@ impl<F: Clone> State<F> {
         error: &Error,
         spread: f64,
     ) {
+        self.land(request, id);
         self.admit(request);
         let entry = entry_of(&mut self.entries, request);
-        entry.land(id);
         let backoff = match error.reach() {
             Reach::Endpoint => &mut self.endpoint,
             Reach::Key => &mut entry.backoff,
@@ -288,16 +289,12 @@ impl<F: Clone> State<F> {
             now,
             spread,
         ));
-        self.shrink();
     }
 
     /// A flight ended without an answer: its runtime is gone, it overran its deadline, or it had no reason to depart.
     /// Nothing is learnt about the endpoint.
     pub(crate) fn lost(&mut self, request: &TokenRequest, id: u64) {
-        if let Some(entry) = self.entries.get_mut(request) {
-            entry.land(id);
-        }
-        self.shrink();
+        self.land(request, id);
     }
 
     /// An API at `origin` refused `token`.
@@ -428,30 +425,44 @@ impl<F: Clone> State<F> {
     fn admit(&mut self, request: &TokenRequest) {
         if !self.entries.contains_key(request) {
             self.entries.insert(request.clone(), Entry::new());
-            self.order.push_back(request.clone());
+            self.candidates.push_back(request.clone());
             self.shrink();
         }
     }
 
-    /// Evicts what was not used since it was last looked at. What is being fetched stays, and does not count: it is
-    /// bounded by the callers who wait for it.
+    /// Evicts what was not used since it was last looked at. What is being fetched is no candidate and does not count: it
+    /// is bounded by the callers who wait for it.
+    ///
+    /// Each turn either evicts, or takes back a chance that a use had given, or drops a candidate that a fetch had made none, so
+    /// the work per use is constant on average, however many entries there are.
     fn shrink(&mut self) {
-        let mut looks = 2 * self.order.len();
-        while self.entries.len() > self.policy.max_entries && looks > 1 {
-            looks -= 1;
-            let Some(oldest) = self.order.pop_front() else {
+        while self.candidates.len() > self.policy.max_entries {
+            let Some(oldest) = self.candidates.pop_front() else {
                 return;
             };
-            match self.entries.get_mut(&oldest) {
-                Some(entry) if entry.used || entry.flight.is_some() => {
-                    entry.used = entry.flight.is_some();
-                    self.order.push_back(oldest);
-                }
-                _ => {
-                    self.entries.remove(&oldest);
-                }
+            let Some(entry) = self.entries.get_mut(&oldest) else {
+                continue;
+            };
+            if entry.flight.is_some() {
+                entry.candidate = false;
+            } else if std::mem::take(&mut entry.used) {
+                self.candidates.push_back(oldest);
+            } else {
+                self.entries.remove(&oldest);
             }
         }
+    }
+
+    /// A flight of this key is over.
+    fn land(&mut self, request: &TokenRequest, id: u64) {
+        let Some(entry) = self.entries.get_mut(request) else {
+            return;
+        };
+        entry.land(id);
+        if !std::mem::replace(&mut entry.candidate, true) {
+            self.candidates.push_back(request.clone());
+        }
+        self.shrink();
     }
 }
 
@@ -505,6 +516,7 @@ impl<F> Entry<F> {
             budgets: Vec::new(),
             // A newcomer has its first chance: what was just asked for is about to be fetched.
             used: true,
+            candidate: true,
         }
     }
 
@@ -533,6 +545,8 @@ impl<F> Entry<F> {
         if self.flight.as_ref().is_some_and(|ticket| ticket.id == id) {
             self.flight = None;
         }
+        // Nor is it forgotten before anyone has used what the flight brought.
+        self.used = true;
         if let Some(token) = &self.token {
             token.set_free_until(Timestamp::ZERO);
         }
