@@ -98,6 +98,8 @@ struct Bearer<S, B> {
 struct Spare<S, B> {
     request: Option<Request<B>>,
     not_ready: S,
+    /// The layer and the service may be gone by the time of the 401 (`oneshot` drops them), and the replay still needs a token.
+    _cache: Option<Arc<Cache>>,
 }
 
 impl<S, B, R> ResponseFuture<S, B, R>
@@ -179,6 +181,7 @@ where
             Box::new(Spare {
                 request: Some(copy),
                 not_ready: ready.clone(),
+                _cache: token.cache.upgrade(),
             })
         });
         let bearer = Some(Bearer {

@@ -1,0 +1,479 @@
+//! Answers of the API: suspicion, budget, replay.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use support::*;
+use tokio::time::advance;
+use tower::{Layer, ServiceExt};
+use tower_oauth::challenge::Challenges;
+use tower_oauth::{EmptyBody, OAuthLayer, ReplayBody, Replayed};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+async fn call<R>(layer: &OAuthLayer<R>, api: &Api) -> Response<String>
+where
+    R: ReplayBody<String> + Clone,
+{
+    call_at(layer, api, API).await
+}
+
+async fn call_at<R>(layer: &OAuthLayer<R>, api: &Api, uri: &str) -> Response<String>
+where
+    R: ReplayBody<String> + Clone,
+{
+    layer.layer(api.clone()).oneshot(get(uri)).await.unwrap()
+}
+
+/// Refuses these tokens with this challenge.
+fn refusing(tokens: &'static [&'static str], challenge: &'static str) -> Api {
+    Api::new(move |authorization| {
+        let token = authorization.strip_prefix("Bearer ").unwrap_or_default();
+        if tokens.contains(&token) {
+            unauthorized(challenge)
+        } else {
+            Response::new(String::from("hello"))
+        }
+    })
+}
+
+fn status(status: u16) -> Response<String> {
+    Response::builder()
+        .status(status)
+        .body(String::new())
+        .unwrap()
+}
+
+// P1, P7, P29
+#[tokio::test(start_paused = true)]
+async fn with_replay_a_refused_request_is_renewed_and_sent_again_once() {
+    for challenge in [
+        INVALID_TOKEN,
+        "Bearer",
+        "Bearer error=\"what_is_this\"",
+        "",
+        "error=invalid_request, error_description=\"no scheme\"",
+    ] {
+        let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], challenge));
+        let layer = layer(&endpoint).replay_unauthorized();
+        let answer = call(&layer, &api).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{challenge}");
+        assert!(answer.extensions().get::<Replayed>().is_some());
+        assert_eq!(
+            api.seen(),
+            ["Bearer token-1", "Bearer token-2"],
+            "{challenge}"
+        );
+        assert_eq!(endpoint.requests(), 2);
+    }
+}
+
+// P2, R18
+#[tokio::test(start_paused = true)]
+async fn without_replay_the_401_is_returned_and_the_next_request_renews_first() {
+    let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], INVALID_TOKEN));
+    let layer = layer(&endpoint);
+    let answer = call(&layer, &api).await;
+    assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+    assert!(answer.extensions().get::<Replayed>().is_none());
+    settle().await;
+    assert_eq!(
+        endpoint.requests(),
+        1,
+        "nothing is asked until somebody needs it"
+    );
+    assert!(layer.tokens().status().suspect);
+    assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
+    assert_eq!(api.seen(), ["Bearer token-1", "Bearer token-2"]);
+    assert!(!layer.tokens().status().suspect);
+}
+
+// P2
+#[tokio::test(start_paused = true)]
+async fn a_body_that_the_hook_cannot_copy_is_not_replayed() {
+    let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], INVALID_TOKEN));
+    let layer = layer(&endpoint).replay_with(|body: &String| body.is_empty().then(String::new));
+    let request = Request::post(API).body(String::from("once")).unwrap();
+    let answer = layer.layer(api.clone()).oneshot(request).await.unwrap();
+    assert_eq!(
+        (answer.status(), api.requests()),
+        (StatusCode::UNAUTHORIZED, 1)
+    );
+}
+
+#[test]
+fn the_hook_for_empty_bodies_copies_those_and_no_others() {
+    let empty = Full::<bytes::Bytes>::default();
+    assert!(EmptyBody.copy(&empty).is_some());
+    assert!(EmptyBody.copy(&Full::<bytes::Bytes>::from("x")).is_none());
+}
+
+// P1
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_the_same_request_with_another_token() {
+    let (endpoint, seen) = (Endpoint::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let log = Arc::clone(&seen);
+    let api = tower::service_fn(move |request: Request<String>| {
+        let refused = request.headers()["authorization"] == "Bearer token-1";
+        let (mut parts, body) = request.into_parts();
+        parts.headers.remove("authorization");
+        let marked = parts.extensions.get::<u8>().copied();
+        log.lock().unwrap().push(format!(
+            "{} {} {:?} {:?} {marked:?} {body}",
+            parts.method, parts.uri, parts.version, parts.headers
+        ));
+        let answer = if refused {
+            unauthorized("")
+        } else {
+            Response::new(String::new())
+        };
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let layer = layer(&endpoint).replay_unauthorized();
+    let mut request = Request::put("https://api.example/x?y=1")
+        .header("x-trace", "7")
+        .body(String::from("body"))
+        .unwrap();
+    *request.version_mut() = http::Version::HTTP_2;
+    request.extensions_mut().insert(7_u8);
+    layer.layer(api).oneshot(request).await.unwrap();
+    let seen = seen.lock().unwrap();
+    assert_eq!((seen.len(), &seen[0]), (2, &seen[1]));
+    assert!(
+        seen[0].contains("x-trace") && seen[0].contains("Some(7) body"),
+        "{}",
+        seen[0]
+    );
+}
+
+// P3
+#[tokio::test(start_paused = true)]
+async fn a_late_401_for_an_older_token_is_replayed_with_the_newer_one_without_a_token_request() {
+    let endpoint = Endpoint::new();
+    let layer = layer(&endpoint).replay_unauthorized();
+    let (answer, wait) = tokio::sync::oneshot::channel::<()>();
+    let wait = Arc::new(tokio::sync::Mutex::new(Some(wait)));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let slow = tower::service_fn(move |request: Request<String>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let wait = Arc::clone(&wait);
+        async move {
+            if request.headers()["authorization"] == "Bearer token-1" {
+                let wait = wait.lock().await.take();
+                wait.unwrap().await.unwrap();
+                return Ok::<_, tower::BoxError>(unauthorized(INVALID_TOKEN));
+            }
+            Ok(Response::new(String::new()))
+        }
+    });
+    let late = tokio::spawn(layer.layer(slow).oneshot(get(API)));
+    settle().await;
+    layer.tokens().invalidate();
+    layer.tokens().token().await.unwrap();
+    assert_eq!(endpoint.requests(), 2);
+    answer.send(()).unwrap();
+    assert_eq!(late.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!((endpoint.requests(), seen.load(Ordering::SeqCst)), (2, 2));
+    assert!(
+        !layer.tokens().status().suspect,
+        "the newer token is not suspected for the older one's sake"
+    );
+}
+
+// P4
+#[tokio::test(start_paused = true)]
+async fn fifty_late_401s_for_one_token_cost_one_renewal() {
+    for replay in [false, true] {
+        let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], INVALID_TOKEN));
+        let layer = layer(&endpoint);
+        layer.tokens().warm_up().await.unwrap();
+        if replay {
+            let service = layer.clone().replay_unauthorized().layer(api.clone());
+            let calls = (0..50).map(|_| service.clone().oneshot(get(API)));
+            let answers = futures::future::join_all(calls).await;
+            assert!(
+                answers
+                    .iter()
+                    .all(|answer| answer.as_ref().unwrap().status() == StatusCode::OK)
+            );
+        } else {
+            let service = layer.layer(api.clone());
+            let calls = (0..50).map(|_| service.clone().oneshot(get(API)));
+            futures::future::join_all(calls).await;
+            assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
+        }
+        assert_eq!(endpoint.requests(), 2);
+    }
+}
+
+// P5, R20
+#[tokio::test(start_paused = true)]
+async fn an_api_that_always_answers_401_gets_no_third_try_and_renewals_within_its_budget() {
+    let (endpoint, api) = (Endpoint::new(), Api::new(|_| unauthorized(INVALID_TOKEN)));
+    let layer = layer(&endpoint).replay_unauthorized();
+    let answer = call(&layer, &api).await;
+    assert_eq!(
+        (answer.status(), api.requests()),
+        (StatusCode::UNAUTHORIZED, 2)
+    );
+    for _ in 0..1000 {
+        call(&layer, &api).await;
+    }
+    assert_eq!(
+        endpoint.requests(),
+        1 + 3,
+        "the first token, and three renewals"
+    );
+    let mut hours = Vec::new();
+    for _ in 0..3 {
+        let before = endpoint.requests();
+        for _ in 0..3600 {
+            advance(secs(1)).await;
+            call(&layer, &api).await;
+        }
+        hours.push(endpoint.requests() - before);
+    }
+    // Ten minutes apart in the end, and once an hour ahead of time.
+    assert!(hours[2] <= 8, "{hours:?}");
+}
+
+// P6
+#[tokio::test(start_paused = true)]
+async fn a_renewed_token_that_is_the_refused_one_is_not_sent_again() {
+    let endpoint = Endpoint::new().always(Answer::Fixed("same", 3600));
+    let api = refusing(&["same"], INVALID_TOKEN);
+    let layer = layer(&endpoint).replay_unauthorized();
+    let answer = call(&layer, &api).await;
+    assert_eq!(
+        (answer.status(), api.requests(), endpoint.requests()),
+        (StatusCode::UNAUTHORIZED, 1, 2)
+    );
+    assert!(answer.extensions().get::<Replayed>().is_none());
+}
+
+// P8, P9, P10, P11, P12
+#[tokio::test(start_paused = true)]
+async fn what_a_new_token_would_not_cure_is_returned_untouched_and_the_token_kept() {
+    let rows = [
+        (401, "Basic realm=\"x\""),
+        (401, "Negotiate, Digest nonce=\"x\""),
+        (403, "Bearer error=\"insufficient_scope\", scope=\"write\""),
+        (401, "Bearer error=\"insufficient_scope\", scope=\"write\""),
+        (400, "Bearer error=\"invalid_request\""),
+        (401, "Bearer error=\"invalid_request\""),
+        (407, "Bearer error=\"invalid_token\""),
+        (401, "Bearer error=\"insufficient_claims\", claims=\"eyJ9\""),
+        (403, ""),
+        (500, ""),
+    ];
+    for (code, challenge) in rows {
+        let api = Api::new(move |_| {
+            let mut answer = unauthorized(challenge);
+            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+            answer
+        });
+        let endpoint = Endpoint::new();
+        let layer = layer(&endpoint).replay_unauthorized();
+        for _ in 0..3 {
+            assert_eq!(
+                call(&layer, &api).await.status().as_u16(),
+                code,
+                "{challenge}"
+            );
+        }
+        assert_eq!(
+            (api.requests(), endpoint.requests()),
+            (3, 1),
+            "{code} {challenge}"
+        );
+    }
+}
+
+// P9, P12
+#[tokio::test(start_paused = true)]
+async fn the_challenge_is_surfaced_in_the_extensions() {
+    let api = Api::new(|_| {
+        let mut answer = unauthorized(
+            "Bearer error=\"insufficient_scope\", scope=\"read write\", claims=\"eyJ9\"",
+        );
+        *answer.status_mut() = StatusCode::FORBIDDEN;
+        answer
+    });
+    let answer = call(&layer(&Endpoint::new()), &api).await;
+    let bearer = answer
+        .extensions()
+        .get::<Challenges>()
+        .unwrap()
+        .bearer()
+        .unwrap();
+    assert_eq!(
+        (bearer.scope(), bearer.claims()),
+        (Some("read write"), Some("eyJ9"))
+    );
+}
+
+// P21
+#[tokio::test(start_paused = true)]
+async fn when_renewing_fails_the_original_401_is_returned() {
+    let endpoint = Endpoint::new()
+        .then([Answer::Token(3600)])
+        .always(Answer::Refused);
+    let api = refusing(
+        &["token-1"],
+        "Bearer error=\"invalid_token\", error_description=\"the first\"",
+    );
+    let layer = layer(&endpoint).replay_unauthorized();
+    let answer = call(&layer, &api).await;
+    let challenges = answer.extensions().get::<Challenges>().unwrap();
+    assert_eq!(
+        challenges.bearer().unwrap().error_description(),
+        Some("the first")
+    );
+    assert_eq!(
+        (answer.status(), api.requests()),
+        (StatusCode::UNAUTHORIZED, 1)
+    );
+}
+
+// P33, R12
+#[tokio::test(start_paused = true)]
+async fn a_stray_401_while_the_token_endpoint_is_down_is_no_outage_of_our_making() {
+    let stray = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&stray);
+    let api = Api::new(move |_| {
+        if now.swap(false, Ordering::SeqCst) {
+            unauthorized("")
+        } else {
+            Response::new(String::new())
+        }
+    });
+    for dead in [Answer::Refused, Answer::Hang] {
+        let endpoint = Endpoint::new().then([Answer::Token(3600)]).always(dead);
+        let layer = layer(&endpoint);
+        call(&layer, &api).await;
+        stray.store(true, Ordering::SeqCst);
+        assert_eq!(call(&layer, &api).await.status(), StatusCode::UNAUTHORIZED);
+        for _ in 0..100 {
+            let start = tokio::time::Instant::now();
+            assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
+            assert!(start.elapsed() <= secs(1), "{:?}", start.elapsed());
+            advance(secs(1)).await;
+        }
+    }
+}
+
+// P34, R20
+#[tokio::test(start_paused = true)]
+async fn a_healthy_api_never_waits_for_the_budget_of_another() {
+    let (endpoint, healthy) = (Endpoint::new(), refusing(&["revoked"], INVALID_TOKEN));
+    let sick = Api::new(|_| unauthorized(INVALID_TOKEN));
+    let layer = layer(&endpoint);
+    for _ in 0..50 {
+        call_at(&layer, &sick, "https://sick.example/").await;
+        call_at(&layer, &healthy, "https://healthy.example/").await;
+    }
+    let asked = endpoint.requests();
+    assert_eq!(asked, 1 + 3);
+    // The sick one has spent its own budget; the healthy one's 401 renews at once.
+    endpoint.push(Answer::Fixed("revoked", 3600));
+    layer.tokens().invalidate();
+    call_at(&layer, &healthy, "https://healthy.example/").await;
+    assert_eq!(
+        call_at(&layer, &healthy, "https://healthy.example/")
+            .await
+            .status(),
+        StatusCode::OK
+    );
+    assert_eq!(endpoint.requests(), asked + 2);
+}
+
+// P26
+#[tokio::test(start_paused = true)]
+async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
+    let api = Api::new(|authorization| {
+        let mut answer = Response::builder().header("content-type", "application/grpc");
+        if authorization == "Bearer token-1" {
+            answer = answer.header("grpc-status", "16");
+        }
+        answer.body(String::new()).unwrap()
+    });
+    let endpoint = Endpoint::new();
+    let plain = layer(&endpoint);
+    assert!(
+        call(&plain, &api)
+            .await
+            .headers()
+            .contains_key("grpc-status"),
+        "returned"
+    );
+    assert!(
+        !call(&plain, &api)
+            .await
+            .headers()
+            .contains_key("grpc-status"),
+        "renewed"
+    );
+    let endpoint = Endpoint::new();
+    let replaying = layer(&endpoint).replay_with(|body: &String| Some(body.clone()));
+    assert!(
+        !call(&replaying, &api)
+            .await
+            .headers()
+            .contains_key("grpc-status"),
+        "replayed with a hook"
+    );
+}
+
+// P30
+#[tokio::test(start_paused = true)]
+async fn a_status_the_user_named_is_handled_as_401_and_others_are_not() {
+    let api = |code| {
+        Api::new(move |authorization| {
+            if authorization == "Bearer token-1" {
+                status(code)
+            } else {
+                status(200)
+            }
+        })
+    };
+    for (code, renewed) in [(419, true), (403, true), (418, false)] {
+        let endpoint = Endpoint::new();
+        let named = builder(&endpoint)
+            .refused_status(StatusCode::from_u16(419).unwrap())
+            .refused_status(StatusCode::FORBIDDEN)
+            .build()
+            .unwrap();
+        call(&named, &api(code)).await;
+        call(&named, &api(code)).await;
+        assert_eq!(endpoint.requests() == 2, renewed, "{code}");
+    }
+    let endpoint = Endpoint::new();
+    let plain = layer(&endpoint);
+    call(&plain, &api(419)).await;
+    call(&plain, &api(419)).await;
+    assert_eq!(endpoint.requests(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_after_the_layer_is_gone_is_just_returned() {
+    let endpoint = Endpoint::new();
+    let layer = layer(&endpoint);
+    layer.tokens().warm_up().await.unwrap();
+    let pending = layer
+        .replay_unauthorized()
+        .layer(refusing(&["token-1"], ""))
+        .oneshot(get(API));
+    assert_eq!(
+        pending.await.unwrap().status(),
+        StatusCode::OK,
+        "the service keeps the cache alive while it is needed"
+    );
+}
