@@ -463,7 +463,7 @@ async fn a_status_the_user_named_is_handled_as_401_and_others_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_401_after_the_layer_is_gone_is_just_returned() {
+async fn a_request_is_replayed_also_when_the_layer_and_the_service_are_gone() {
     let endpoint = Endpoint::new();
     let layer = layer(&endpoint);
     layer.tokens().warm_up().await.unwrap();
@@ -474,6 +474,6 @@ async fn a_401_after_the_layer_is_gone_is_just_returned() {
     assert_eq!(
         pending.await.unwrap().status(),
         StatusCode::OK,
-        "the service keeps the cache alive while it is needed"
+        "what is to be replayed keeps the cache alive"
     );
 }

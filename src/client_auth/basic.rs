@@ -19,7 +19,11 @@ pub(super) fn apply_encoded(headers: &mut HeaderMap, id: &str, secret: &str) {
 }
 
 pub(super) fn encode_pair(id: &str, secret: &str) -> String {
-    STANDARD.encode(Zeroizing::new(format!("{id}:{secret}")))
+    encode(&Zeroizing::new(format!("{id}:{secret}")))
+}
+
+pub(super) fn encode(text: &str) -> String {
+    STANDARD.encode(text)
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3.

@@ -144,15 +144,21 @@ impl Credentials<'_> {
             return text.to_owned();
         }
         let id = self.auth.client_id.as_str();
-        let forms = [
+        let percent_encoded = basic::percent_encode(secret);
+        // Whole pairs before the secrets in them, so that nothing is left of a longer form because a shorter one was cut out
+        // of it.
+        let forms: [String; 6] = [
             basic::encode_pair(id, secret),
-            basic::encode_pair(&basic::percent_encode(id), &basic::percent_encode(secret)),
+            basic::encode_pair(&basic::percent_encode(id), &percent_encoded),
+            basic::encode(secret),
             secret.to_owned(),
-            basic::percent_encode(secret),
+            percent_encoded,
             form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
         ];
+        // Base64 is repeated without its padding as often as with it.
+        let forms = forms.iter().map(|form| form.trim_end_matches('='));
         forms
-            .iter()
+            .filter(|form| !form.is_empty())
             .fold(text.to_owned(), |text, form| text.replace(form, "***"))
     }
 

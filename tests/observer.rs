@@ -1,0 +1,192 @@
+//! What an observer is told, and how often.
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use support::*;
+use tokio::task::JoinSet;
+use tokio::time::advance;
+use tower::{Layer, ServiceExt};
+use tower_oauth::OAuthLayer;
+use tower_oauth::observe::{Cause, Event};
+
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn layer(&self, builder: Builder) -> OAuthLayer {
+        let told = self.clone();
+        let observer = move |event: &Event<'_>| {
+            let line = match event {
+                Event::FetchStarted { cause, .. } => format!("started {}", cause.name()),
+                Event::FetchFinished {
+                    cause,
+                    attempts,
+                    endpoint,
+                    error,
+                    ..
+                } => {
+                    let end = error.map_or("ok", |error| {
+                        if error.is_transient() {
+                            "transient"
+                        } else {
+                            "other"
+                        }
+                    });
+                    format!(
+                        "finished {} {attempts} {} {end}",
+                        cause.name(),
+                        endpoint.unwrap_or("-")
+                    )
+                }
+                Event::WaitersReleased { waiters, .. } => format!("released {waiters}"),
+                Event::StaleServe { remaining, .. } => format!("stale {}", remaining.as_secs()),
+                Event::Suspected { generation, .. } => format!("suspected {generation}"),
+                Event::BudgetSpent { generation, .. } => format!("spent {generation}"),
+                Event::ScopeNarrowed { asked, granted, .. } => {
+                    format!("narrowed {asked} to {granted}")
+                }
+                Event::LenientParse { .. } => String::from("lenient"),
+                _ => unreachable!(),
+            };
+            told.0.lock().unwrap().push(line);
+        };
+        builder.observer(observer).build().unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_is_told_once_however_many_wait_for_it() {
+    let (told, endpoint) = (
+        Told::default(),
+        Endpoint::new().latency(Duration::from_millis(50)),
+    );
+    let layer = told.layer(builder(&endpoint));
+    let service = layer.layer(Api::ok());
+    let calls: JoinSet<_> = (0..50).map(|_| service.clone().oneshot(get(API))).collect();
+    calls.join_all().await;
+    settle().await;
+    assert_eq!(
+        told.take(),
+        [
+            "started no_token",
+            "released 50",
+            "finished no_token 1 127.0.0.1 ok"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_failed_calls_are_told_as_one_failed_flight() {
+    let (told, endpoint) = (Told::default(), Endpoint::new().always(Answer::Refused));
+    let tokens = told.layer(builder(&endpoint)).tokens();
+    for _ in 0..1000 {
+        tokens.token().await.unwrap_err();
+    }
+    settle().await;
+    assert_eq!(
+        told.take(),
+        [
+            "started no_token",
+            "released 1",
+            "finished no_token 3 127.0.0.1 transient"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_renewal_is_told_with_what_the_live_token_has_left() {
+    let (told, endpoint) = (
+        Told::default(),
+        Endpoint::new()
+            .then([Answer::Token(3600)])
+            .always(Answer::Error(400, "x")),
+    );
+    let tokens = told.layer(builder(&endpoint)).tokens();
+    tokens.token().await.unwrap();
+    told.take();
+    advance(Duration::from_secs(3400)).await;
+    tokens.token().await.unwrap();
+    settle().await;
+    assert_eq!(
+        told.take(),
+        [
+            "started ahead",
+            "finished ahead 1 127.0.0.1 other",
+            "stale 200"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn suspicion_and_a_spent_budget_are_told_once_each() {
+    let (told, endpoint) = (Told::default(), Endpoint::new());
+    let layer = told.layer(builder(&endpoint));
+    let service = layer.layer(Api::new(|_| unauthorized("")));
+    for _ in 0..100 {
+        service.clone().oneshot(get(API)).await.unwrap();
+    }
+    settle().await;
+    let told: Vec<_> = told
+        .take()
+        .into_iter()
+        .filter(|line| line.starts_with('s') && !line.starts_with("started no"))
+        .collect();
+    let renewal = |n: usize| [format!("suspected {n}"), String::from("started refused")];
+    let mut expected: Vec<_> = (1..=3).flat_map(renewal).collect();
+    expected.push(String::from("spent 4"));
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_narrower_scope_and_an_odd_answer_are_told() {
+    let told = Told::default();
+    let form = raw(
+        200,
+        &[("content-type", "text/plain")],
+        "access_token=t&scope=a&expires_in=100",
+    );
+    let endpoint = Endpoint::new().always(form);
+    told.layer(builder(&endpoint).scope("a b"))
+        .tokens()
+        .token()
+        .await
+        .unwrap();
+    settle().await;
+    assert_eq!(
+        told.take()[2..],
+        [
+            "finished no_token 1 127.0.0.1 ok",
+            "lenient",
+            "narrowed a b to a"
+        ]
+    );
+}
+
+#[test]
+fn causes_have_stable_names() {
+    let names = [
+        Cause::NoToken,
+        Cause::Ahead,
+        Cause::LastStretch,
+        Cause::Refused,
+        Cause::Credentials,
+    ]
+    .map(Cause::name);
+    assert_eq!(
+        names,
+        [
+            "no_token",
+            "ahead",
+            "last_stretch",
+            "refused",
+            "credentials"
+        ]
+    );
+}

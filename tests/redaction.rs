@@ -1,0 +1,297 @@
+//! Canary secrets appear nowhere: not in `Debug` or `Display` of any public type, nor in the whole TRACE output of a run.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use support::*;
+use tower::{Layer, Service, ServiceExt};
+use tower_oauth::observe::Event;
+use tower_oauth::{
+    BoxError, ClientAuth, ClientCredentials, OAuthLayer, Secret, TokenRequest, TokenResponse,
+};
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+const SECRET: &str = "canary-s3cret";
+const TOKEN: &str = "canary-t0ken";
+const REFRESH: &str = "canary-r3fresh";
+const PARAMETER: &str = "canary-p4rameter";
+/// `base64("id:canary-s3cret")`, and of the secret alone.
+const ENCODED: [&str; 2] = ["aWQ6Y2FuYXJ5LXMzY3JldA", "Y2FuYXJ5LXMzY3JldA"];
+
+fn assert_clean(text: &str, of: &str) {
+    for canary in [SECRET, TOKEN, REFRESH, PARAMETER]
+        .into_iter()
+        .chain(ENCODED)
+    {
+        if let Some(at) = text.find(canary) {
+            let from = text[..at].rfind('\n').map_or(0, |line| line + 1);
+            panic!(
+                "{of} shows {canary}: {}",
+                &text[from..(at + 80).min(text.len())]
+            );
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+fn record() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::TRACE)
+        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    (log, guard)
+}
+
+/// What servers echo back, and ours must not repeat.
+fn echoing(status: u16) -> Answer {
+    let text = format!("{SECRET} {} {}", ENCODED[0], ENCODED[1]);
+    raw(
+        status,
+        &[("x-request-id", "r1")],
+        &format!(r#"{{"error":"{SECRET}","error_description":"{text}"}}"#),
+    )
+}
+
+fn token_answer() -> Answer {
+    raw(
+        200,
+        &[],
+        &format!(r#"{{"access_token":"{TOKEN}","refresh_token":"{REFRESH}","expires_in":100}}"#),
+    )
+}
+
+fn auths() -> [ClientAuth; 3] {
+    [
+        ClientAuth::basic("id", SECRET),
+        ClientAuth::basic_encoded("id", SECRET),
+        ClientAuth::post("id", SECRET),
+    ]
+}
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn debug_and_display_of_every_public_type_are_clean() {
+    let mut shown = String::new();
+    let mut show = |what: &dyn std::fmt::Debug| shown.push_str(&format!("{what:?}\n{what:#?}\n"));
+    for auth in auths() {
+        let endpoint = Endpoint::new().then([token_answer(), echoing(400)]);
+        show(&auth);
+        show(&ClientCredentials::builder(TOKEN_URL, auth.clone()));
+        show(
+            &ClientCredentials::builder(TOKEN_URL, auth.clone())
+                .token_client(endpoint.clone())
+                .build()
+                .unwrap(),
+        );
+        let builder = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+            .parameter("p", PARAMETER)
+            .token_client(endpoint.clone());
+        show(&builder);
+        let layer = builder.build().unwrap();
+        show(&layer);
+        let mut service = layer.layer(Debugged(Api::ok()));
+        let pending = service.ready().await.unwrap().call(get(API));
+        show(&pending);
+        pending.await.unwrap();
+        let ready = service.call(get(API));
+        show(&ready);
+        show(&service);
+        let tokens = layer.tokens();
+        show(&tokens);
+        show(&tokens.status());
+        show(&tokens.token().await.unwrap());
+        let header = tokens.token().await.unwrap().header_value();
+        assert!(header.is_sensitive());
+        show(&header);
+        tokens.invalidate();
+        let error = tokens.token().await.unwrap_err();
+        show(&error);
+        show(&error.to_string());
+        show(&tokens.status());
+    }
+    show(&Secret::new(SECRET));
+    show(&Secret::provider(|| async { Ok::<_, BoxError>(SECRET) }));
+    show(&TokenRequest::new().parameter("p", PARAMETER).unwrap());
+    show(
+        &TokenResponse::new(TOKEN)
+            .unwrap()
+            .expires_in(Duration::from_secs(1)),
+    );
+    assert_clean(&shown, "Debug or Display");
+}
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_the_server_echoes_is_masked() {
+    for auth in auths() {
+        let endpoint = Endpoint::new().always(echoing(401));
+        let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+            .token_client(endpoint)
+            .build()
+            .unwrap();
+        let error = layer.tokens().token().await.unwrap_err();
+        assert_clean(
+            &format!("{error} {error:?} {:?}", error.oauth_code()),
+            "the error",
+        );
+        assert!(error.to_string().contains("***"), "{error}");
+    }
+}
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean() {
+    let (log, _guard) = record();
+    let seen = Log::default();
+    for auth in auths() {
+        let endpoint = Endpoint::new()
+            .then([
+                echoing(503),
+                token_answer(),
+                token_answer(),
+                echoing(400),
+                Answer::Refused,
+            ])
+            .always(token_answer());
+        let events = seen.clone();
+        let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+            .token_client(endpoint.clone())
+            .scope("a b")
+            .observer(move |event: &Event<'_>| {
+                io::Write::write_all(&mut events.clone(), format!("{event:?}\n").as_bytes())
+                    .unwrap()
+            })
+            .build()
+            .unwrap();
+        let refusing = Api::new(|_| unauthorized(INVALID_TOKEN));
+        for api in [Api::ok(), refusing] {
+            let service = layer.clone().replay_unauthorized().layer(api);
+            for _ in 0..6 {
+                let _ = service.clone().oneshot(get(API)).await;
+            }
+        }
+        layer.tokens().invalidate();
+        let _ = layer.tokens().token().await;
+    }
+    assert!(
+        log.text().contains("got a token")
+            && log.text().contains("token request failed, trying again")
+    );
+    assert!(seen.text().contains("FetchFinished") && seen.text().contains("Suspected"));
+    assert_clean(&log.text(), "the trace");
+    assert_clean(&seen.text(), "an event");
+}
+
+// R24
+#[cfg(feature = "client")]
+#[tokio::test]
+async fn the_trace_of_a_run_over_real_sockets_is_clean_our_dependencies_included() {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::{get as on_get, post as on_post};
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+
+    let (log, _guard) = record();
+    let token = move || async move {
+        format!(r#"{{"access_token":"{TOKEN}","refresh_token":"{REFRESH}","expires_in":100}}"#)
+    };
+    let refused = || async {
+        (
+            StatusCode::BAD_REQUEST,
+            format!(r#"{{"error":"x","error_description":"{SECRET}"}}"#),
+        )
+    };
+    let app = Router::new()
+        .route("/token", on_post(token))
+        .route("/refused", on_post(refused))
+        .route("/api", on_get(|| async { "hello" }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let client = Client::builder(TokioExecutor::new()).build_http::<String>();
+    for auth in auths() {
+        let layer = OAuthLayer::client_credentials_with(format!("{origin}/token"), auth.clone())
+            .build()
+            .unwrap();
+        let request = get(&format!("{origin}/api"));
+        let answer = layer.layer(client.clone()).oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        let refused = OAuthLayer::client_credentials_with(format!("{origin}/refused"), auth)
+            .build()
+            .unwrap();
+        refused.tokens().token().await.unwrap_err();
+    }
+    let text = log.text();
+    assert!(
+        text.contains("hyper"),
+        "the trace has our dependencies in it"
+    );
+    assert_clean(&text, "the trace");
+}
+
+/// An inner service that can be shown.
+#[derive(Clone)]
+struct Debugged(Api);
+
+impl std::fmt::Debug for Debugged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("inner")
+    }
+}
+
+impl Service<http::Request<String>> for Debugged {
+    type Response = <Api as Service<http::Request<String>>>::Response;
+    type Error = BoxError;
+    type Future = <Api as Service<http::Request<String>>>::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<String>) -> Self::Future {
+        self.0.call(request)
+    }
+}
