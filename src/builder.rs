@@ -140,9 +140,9 @@ impl<G> OAuthLayerBuilder<G> {
         self
     }
 
-    /// Is told what happens in the cache.
+    /// Is told what happens in the cache. May be called again for more observers.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.watch = Watch::new(Arc::new(observer));
+        self.watch.add(observer);
         self
     }
 

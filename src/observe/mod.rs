@@ -1,5 +1,7 @@
 //! Watching the cache: events for programs, and the same told to `tracing`.
 
+#[cfg(feature = "metrics")]
+mod metrics;
 pub(crate) mod trace;
 
 use std::fmt;
@@ -9,6 +11,9 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::grant::TokenRequest;
 use crate::token::TokenResponse;
+
+#[cfg(feature = "metrics")]
+pub use self::metrics::Metrics;
 
 /// Is told what happens in the cache.
 ///
@@ -139,9 +144,9 @@ pub enum Event<'a> {
     },
 }
 
-/// The observer, if there is one, and `tracing`.
+/// The observers, and `tracing`.
 #[derive(Clone, Default)]
-pub(crate) struct Watch(Option<Arc<dyn Observer>>);
+pub(crate) struct Watch(Vec<Arc<dyn Observer>>);
 
 /// What is known of a flight when it has ended.
 pub(crate) struct Landing<'a> {
@@ -152,13 +157,13 @@ pub(crate) struct Landing<'a> {
 }
 
 impl Watch {
-    pub(crate) fn new(observer: Arc<dyn Observer>) -> Self {
-        Self(Some(observer))
+    pub(crate) fn add(&mut self, observer: impl Observer) {
+        self.0.push(Arc::new(observer));
     }
 
     pub(crate) fn tell(&self, event: &Event<'_>) {
         trace::event(event);
-        if let Some(observer) = &self.0 {
+        for observer in &self.0 {
             observer.on_event(event);
         }
     }
@@ -212,11 +217,6 @@ impl<'a> Landing<'a> {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seen = if self.0.is_some() {
-            "observed"
-        } else {
-            "unobserved"
-        };
-        f.write_str(seen)
+        write!(f, "Watch({} observers)", self.0.len())
     }
 }
