@@ -1,5 +1,78 @@
-//! Tower middleware for HTTP **clients**: it gets an OAuth 2.0 access token with the client-credentials grant, keeps it, renews it before it runs out,
-//! and sets `Authorization: Bearer …` on every request that goes out.
+//! Tower middleware for HTTP **clients**: it gets an OAuth 2.0 access token with the client-credentials grant (RFC 6749 §4.4), keeps it,
+//! renews it before it runs out, lets any number of concurrent requests share one token request, and sets
+//! `Authorization: Bearer …` (RFC 6750) on every request that goes out.
+//!
+//! ```no_run
+//! use tower::{Service, ServiceBuilder, ServiceExt};
+//! use tower_oauth::OAuthLayer;
+//!
+//! # async fn run<S>(http_client: S) -> Result<(), tower_oauth::BoxError>
+//! # where
+//! #     S: Service<http::Request<String>, Response = http::Response<String>> + Clone,
+//! #     S::Error: Into<tower_oauth::BoxError>,
+//! # {
+//! # #[cfg(feature = "client")] {
+//! let oauth = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "consumer-key", "consumer-secret")
+//!     .scope("aisp")
+//!     .allow_origin("https://api.example")
+//!     .build()?;
+//!
+//! let client = ServiceBuilder::new().layer(oauth).service(http_client);
+//! let request = http::Request::get("https://api.example/accounts").body(String::new())?;
+//! let response = client.oneshot(request).await?;
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Building the layer does no I/O and needs no runtime; the first request fetches the token. To fetch it at start-up, and see a
+//! wrong secret there, await [`TokenCache::warm_up`].
+//!
+//! # Promises
+//!
+//! 1. **One token request** for any number of callers; dropping any of them changes nothing for the others.
+//! 2. **A live token always wins**: it is used to its real end, whatever fails meanwhile.
+//! 3. **Failures are shared and timed**: one error for all who waited, then a backoff in which calls fail at once and say when
+//!    the next attempt is. No error is for ever.
+//! 4. **A 401 concerns only the token it refused**, and an API that always answers 401 cannot make us storm the token endpoint.
+//! 5. **Secrets do not leak**: not into errors, logs or `Debug`, and not to an origin that was not meant.
+//! 6. **The cached path is free**: no lock, no box, no allocation.
+//!
+//! They are spelled out, rule by rule, in the page on rules ([`docs::rules`]); what the crate does not do is in
+//! [`docs::limitations`].
+//!
+//! # Ordering
+//!
+//! Put the layer **innermost**, next to the HTTP client: then the token is attached last, after queues, limits and delays, and
+//! is not a minute old when it leaves. `retry` and `timeout` belong outside. A retry that sees a 401 sends a request with a
+//! renewed token; a timeout cuts the wait of its own request only, and the fetch goes on for the others.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use tower::ServiceBuilder;
+//! # fn stack(oauth: tower_oauth::OAuthLayer, http_client: impl Clone) {
+//! let client = ServiceBuilder::new()
+//!     // .layer(retry)
+//!     .timeout(Duration::from_secs(10))
+//!     .layer(oauth)
+//!     .service(http_client);
+//! # }
+//! ```
+//!
+//! # Errors
+//!
+//! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to be had by `downcast_ref`. Its
+//! predicates say what kind of failure it is, and its text what an operator can do. A bad configuration is a
+//! [`BuildError`] from the builder.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
+//! | `metrics` | | `observe::Metrics`: counters and durations for the `metrics` facade |
+//! | `tower-http` | | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
+//! | `test-util` | | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
@@ -7,6 +80,8 @@ mod cache;
 pub mod challenge;
 mod client_auth;
 mod destination;
+#[cfg(any(doc, doctest))]
+pub mod docs;
 mod error;
 pub mod future;
 mod grant;

@@ -13,7 +13,7 @@ use super::flight::Flight;
 use super::shared::Cache;
 use super::sync::Arc;
 use crate::error::Error;
-use crate::observe::{Cause, Landing, trace};
+use crate::observe::{Cause, Event, Landing, trace};
 use crate::token::{Timestamp, TokenResponse};
 
 /// Spawns the flight's own task. Never called under the cache's lock: a runtime that is shutting down drops the task right
@@ -101,6 +101,9 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
     if let Err(error) = cache.may_depart(&flight.request) {
         return End::Grounded(error);
     }
+    cache.watch.tell(&Event::FetchStarted {
+        cause: flight.cause,
+    });
     loop {
         *attempts += 1;
         cache.count_attempt();

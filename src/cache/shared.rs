@@ -134,9 +134,6 @@ impl Cache {
         let cache = self.itself.upgrade();
         match (Handle::try_current(), cache) {
             (Ok(runtime), Some(cache)) => {
-                self.watch.tell(&Event::FetchStarted {
-                    cause: flight.cause,
-                });
                 fetch::launch(cache, Arc::clone(flight), &runtime);
                 true
             }

@@ -2,13 +2,16 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 pub(super) fn apply(headers: &mut HeaderMap, id: &str, secret: &str) {
-    let value = Zeroizing::new(format!("Basic {}", encode_pair(id, secret)));
-    let mut value = HeaderValue::from_str(&value).expect("base64 is visible ASCII");
+    let value = format!("Basic {}", *encode_pair(id, secret));
+    // Owned bytes, so that they are wiped with the last header that shares them.
+    let value = Bytes::from_owner(Zeroizing::new(value.into_bytes()));
+    let mut value = HeaderValue::from_maybe_shared(value).expect("base64 is visible ASCII");
     value.set_sensitive(true);
     headers.insert(AUTHORIZATION, value);
 }
@@ -18,12 +21,12 @@ pub(super) fn apply_encoded(headers: &mut HeaderMap, id: &str, secret: &str) {
     apply(headers, &percent_encode(id), &secret);
 }
 
-pub(super) fn encode_pair(id: &str, secret: &str) -> String {
+pub(super) fn encode_pair(id: &str, secret: &str) -> Zeroizing<String> {
     encode(&Zeroizing::new(format!("{id}:{secret}")))
 }
 
-pub(super) fn encode(text: &str) -> String {
-    STANDARD.encode(text)
+pub(super) fn encode(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(STANDARD.encode(text))
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3.

@@ -8,6 +8,7 @@ use std::fmt;
 use form_urlencoded::Serializer;
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use crate::error::{BuildError, Error};
 use crate::secret::{Secret, is_printable};
@@ -144,16 +145,16 @@ impl Credentials<'_> {
             return text.to_owned();
         }
         let id = self.auth.client_id.as_str();
-        let percent_encoded = basic::percent_encode(secret);
+        let percent_encoded = Zeroizing::new(basic::percent_encode(secret));
         // Whole pairs before the secrets in them, so that nothing is left of a longer form because a shorter one was cut out
         // of it.
-        let forms: [String; 6] = [
+        let forms: [Zeroizing<String>; 6] = [
             basic::encode_pair(id, secret),
             basic::encode_pair(&basic::percent_encode(id), &percent_encoded),
             basic::encode(secret),
-            secret.to_owned(),
+            Zeroizing::new(secret.to_owned()),
             percent_encoded,
-            form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
+            Zeroizing::new(form_urlencoded::byte_serialize(secret.as_bytes()).collect()),
         ];
         // Base64 is repeated without its padding as often as with it.
         let forms = forms.iter().map(|form| form.trim_end_matches('='));

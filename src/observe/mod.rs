@@ -84,7 +84,7 @@ impl Cause {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A flight was started.
+    /// A flight has its turn and makes its first token request.
     #[non_exhaustive]
     FetchStarted {
         /// Why.

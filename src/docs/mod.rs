@@ -1,0 +1,13 @@
+//! Longer pages.
+
+#[doc = include_str!("rules.md")]
+pub mod rules {}
+
+#[doc = include_str!("outage.md")]
+pub mod outage {}
+
+#[doc = include_str!("limitations.md")]
+pub mod limitations {}
+
+#[doc = include_str!("changelog.md")]
+pub mod changelog {}
