@@ -315,7 +315,7 @@ impl<S, B> Bearer<S, B> {
         Ok(Box::pin(Renewing {
             wait: Wait::newer_than(Arc::clone(cache), &self.token),
             renewed: None,
-            bearer: Bearer {
+            bearer: Self {
                 token: Arc::clone(&self.token),
                 origin: self.origin,
                 spare: None,
