@@ -106,3 +106,8 @@ pub use self::service::{NoToken, OAuth};
 #[cfg(feature = "test-util")]
 pub use self::token::ManualClock;
 pub use self::token::{AccessToken, TokenResponse};
+
+// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

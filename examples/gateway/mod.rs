@@ -42,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) token_lifetime: Duration,
     /// How long the token endpoint takes before it answers, be it with an error.
     pub(crate) token_latency: Duration,
+    /// What a 401 of the API has as `WWW-Authenticate`. None by default, as the real one has none.
+    pub(crate) challenge: Option<&'static str>,
 }
 
 impl Default for Config {
@@ -51,6 +53,7 @@ impl Default for Config {
             client_secret: "consumer-secret".into(),
             token_lifetime: Duration::from_secs(1799),
             token_latency: Duration::from_millis(20),
+            challenge: None,
         }
     }
 }
@@ -235,7 +238,10 @@ async fn api(State(shared): State<Arc<Shared>>, headers: HeaderMap, _body: Bytes
     }
     shared.api_refused.fetch_add(1, Relaxed);
     let code = "keymanagement.service.invalid_access_token";
-    gateway_fault(StatusCode::UNAUTHORIZED, "Invalid Access Token", code)
+    let fault = gateway_fault(StatusCode::UNAUTHORIZED, "Invalid Access Token", code);
+    let challenge = shared.config.challenge;
+    let challenge = challenge.map(|text| [(header::WWW_AUTHENTICATE, text)]);
+    (challenge, fault).into_response()
 }
 
 /// What follows the prefix, if the header has it in any case.
