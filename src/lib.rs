@@ -74,6 +74,8 @@
 //! | `tower-http` | | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
 //! | `test-util` | | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Not for the tests and examples of the package, whose helpers may panic.
+#![warn(clippy::unwrap_used)]
 
 mod builder;
 mod cache;
