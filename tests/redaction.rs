@@ -197,7 +197,7 @@ async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean(
             .scope("a b")
             .observer(move |event: &Event<'_>| {
                 io::Write::write_all(&mut events.clone(), format!("{event:?}\n").as_bytes())
-                    .unwrap()
+                    .unwrap();
             })
             .build()
             .unwrap();

@@ -20,13 +20,9 @@ use tower_oauth::{OAuth, OAuthLayer};
 use tower_test::mock;
 
 type Mock = mock::Mock<Request<String>, Response<String>>;
+type Handle = mock::Handle<Request<String>, Response<String>>;
 
-fn mocked(
-    layer: &OAuthLayer,
-) -> (
-    task::Spawn<OAuth<Mock>>,
-    mock::Handle<Request<String>, Response<String>>,
-) {
+fn mocked(layer: &OAuthLayer) -> (task::Spawn<OAuth<Mock>>, Handle) {
     let (inner, handle) = mock::pair();
     (task::spawn(layer.layer(inner)), handle)
 }

@@ -264,9 +264,12 @@ pub fn one_attempt() -> RefreshPolicy {
 #[derive(Clone)]
 pub struct Api(Arc<ApiInner>);
 
+/// The answer to a request with this `Authorization`.
+type ApiAnswer = dyn Fn(&str) -> Response<String> + Send + Sync;
+
 struct ApiInner {
     seen: Mutex<Vec<String>>,
-    answer: Box<dyn Fn(&str) -> Response<String> + Send + Sync>,
+    answer: Box<ApiAnswer>,
 }
 
 impl Api {
