@@ -31,7 +31,7 @@ pub(super) fn read(
         } else {
             "the token endpoint answered with neither a token nor an error"
         };
-        Err(Error::from_status(status, what).with_advice(
+        Err(Error::from_answer(status, None, what).with_advice(
             "check the token URL; it must be the address that answers with a token itself",
         ))
     } else {
@@ -115,18 +115,12 @@ fn refusal(status: StatusCode, fields: Option<&Fields>, mask: &dyn Fn(&str) -> S
         Some(fields) => (fields.code(mask), fields.description(mask)),
         None => (None, None),
     };
-    let error = match code {
-        // A success status carries no meaning of its own for an error.
-        Some(code) if status.is_success() => Error::rejected(code, what).with_status(status),
-        code => {
-            let what = if status.is_server_error() {
-                "the token endpoint failed"
-            } else {
-                what
-            };
-            Error::from_answer(status, code, what)
-        }
+    let what = if status.is_server_error() {
+        "the token endpoint failed"
+    } else {
+        what
     };
+    let error = Error::from_answer(status, code, what);
     error.with_description(description)
 }
 
