@@ -4,6 +4,7 @@ mod client_credentials;
 #[cfg(feature = "client")]
 mod default_client;
 mod endpoint;
+mod fields;
 mod request;
 mod response;
 mod source;

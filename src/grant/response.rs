@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
-use zeroize::Zeroize;
 
 use super::endpoint::Answer;
+use super::fields::{Fields, Unreadable, printable};
 use crate::error::Error;
 use crate::token::TokenResponse;
 
@@ -110,7 +109,6 @@ fn check_type(fields: &Fields, accepted_types: &[String]) -> Result<(), Error> {
 }
 
 fn refusal(status: StatusCode, fields: Option<&Fields>, mask: &dyn Fn(&str) -> String) -> Error {
-    let what = "the token endpoint refused";
     let (code, description) = match fields {
         Some(fields) => (fields.code(mask), fields.description(mask)),
         None => (None, None),
@@ -118,143 +116,10 @@ fn refusal(status: StatusCode, fields: Option<&Fields>, mask: &dyn Fn(&str) -> S
     let what = if status.is_server_error() {
         "the token endpoint failed"
     } else {
-        what
+        "the token endpoint refused"
     };
-    let error = Error::from_answer(status, code, what);
-    error.with_description(description)
+    Error::from_answer(status, code, what).with_description(description)
 }
-
-/// The members of an answer, from JSON or from a form.
-struct Fields {
-    members: Map<String, Value>,
-    lenient: bool,
-}
-
-enum Unreadable {
-    Empty,
-    /// It begins like JSON and ends too early.
-    Torn,
-    /// Something else: a page of a proxy, an array, `null`.
-    Foreign,
-}
-
-impl Fields {
-    fn parse(body: &[u8]) -> Result<Self, Unreadable> {
-        let body = body
-            .strip_prefix(b"\xEF\xBB\xBF")
-            .unwrap_or(body)
-            .trim_ascii();
-        if body.is_empty() {
-            return Err(Unreadable::Empty);
-        }
-        if body[0] == b'{' {
-            return match serde_json::from_slice(body) {
-                Ok(members) => Ok(Self {
-                    members,
-                    lenient: false,
-                }),
-                Err(error) if error.is_eof() => Err(Unreadable::Torn),
-                Err(_) => Err(Unreadable::Foreign),
-            };
-        }
-        let members: Map<_, _> = form_urlencoded::parse(body)
-            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
-            .collect();
-        let is_answer = ["access_token", "error"]
-            .iter()
-            .any(|name| members.contains_key(*name));
-        if is_answer {
-            Ok(Self {
-                members,
-                lenient: true,
-            })
-        } else {
-            Err(Unreadable::Foreign)
-        }
-    }
-
-    fn take_token(&mut self) -> Option<String> {
-        match self.members.remove("access_token") {
-            Some(Value::String(token)) if !token.is_empty() => Some(token),
-            _ => None,
-        }
-    }
-
-    fn text(&self, name: &str) -> Option<&str> {
-        self.members.get(name)?.as_str()
-    }
-
-    /// A number, or a string that holds one; a fraction is cut off, and what is below zero is zero.
-    fn seconds(&self, name: &str) -> Option<Duration> {
-        let number = match self.members.get(name)? {
-            Value::Number(number) => number.as_f64()?,
-            Value::String(text) => text.trim().parse().ok()?,
-            _ => return None,
-        };
-        // A cast from float saturates at both ends; only NaN would become a 0 that nobody sent.
-        (!number.is_nan()).then(|| Duration::from_secs(number as u64))
-    }
-
-    /// RFC 6749 §3.3 has a space-separated string; some servers send an array.
-    fn scope(&self) -> Option<String> {
-        let scope = match self.members.get("scope")? {
-            Value::String(scope) => scope.clone(),
-            Value::Array(scopes) => {
-                let scopes = scopes.iter().filter_map(Value::as_str);
-                scopes.collect::<Vec<_>>().join(" ")
-            }
-            _ => return None,
-        };
-        Some(printable(&scope, MAX_SCOPE))
-    }
-
-    /// The error code, by RFC 6749 §5.2 or in Apigee's shape.
-    fn code(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
-        let code = ["error", "ErrorCode"]
-            .iter()
-            .find_map(|name| self.text(name))?;
-        let code = printable(&mask(code), MAX_CODE);
-        (!code.is_empty()).then_some(code)
-    }
-
-    fn description(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
-        let fault = || self.members.get("fault")?.get("faultstring")?.as_str();
-        let text = ["error_description", "Error"]
-            .iter()
-            .find_map(|name| self.text(name))
-            .or_else(fault)?;
-        // Masked before it is cut: a secret must not survive by half.
-        let text = printable(&mask(text), MAX_DESCRIPTION);
-        (!text.is_empty()).then_some(text)
-    }
-}
-
-/// A token that was parsed and then not wanted, and the refresh token that never is, should not stay in freed memory.
-impl Drop for Fields {
-    fn drop(&mut self) {
-        for name in ["access_token", "refresh_token", "id_token"] {
-            if let Some(Value::String(secret)) = self.members.get_mut(name) {
-                secret.zeroize();
-            }
-        }
-    }
-}
-
-/// What may be shown of a server's text: printable ASCII, so that a log line stays one line, and not too much of it.
-fn printable(text: &str, longest: usize) -> String {
-    let shown = text.chars().map(|c| {
-        if c.is_ascii_graphic() || c == ' ' {
-            c
-        } else {
-            '?'
-        }
-    });
-    shown.take(longest).collect()
-}
-
-const MAX_DESCRIPTION: usize = 256;
-const MAX_CODE: usize = 64;
-const MAX_SCOPE: usize = 4096;
 
 /// RFC 9110 §10.2.3: seconds or a date. Anything else is ignored.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -276,7 +141,7 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
         "traceparent",
     ];
     let value = names.iter().find_map(|name| headers.get(*name))?;
-    let id = printable(value.to_str().ok()?, MAX_CODE);
+    let id = printable(value.to_str().ok()?, MAX_REQUEST_ID);
     (!id.is_empty()).then_some(id)
 }
 
@@ -292,6 +157,8 @@ fn content_type(headers: &HeaderMap) -> Cow<'_, str> {
         None => Cow::Borrowed("no content type"),
     }
 }
+
+const MAX_REQUEST_ID: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -314,11 +181,5 @@ mod tests {
         for garbage in ["soon", "-1", "7.5", "", "7s"] {
             assert_eq!(after(garbage, now), None, "{garbage}");
         }
-    }
-
-    #[test]
-    fn what_is_shown_of_a_servers_text_is_printable_and_short() {
-        assert_eq!(printable("a\r\nb\u{1b}[31mé", 256), "a??b?[31m?");
-        assert_eq!(printable(&"x".repeat(999), 256).len(), 256);
     }
 }
