@@ -219,6 +219,9 @@ async fn another_token_type_is_taken_only_by_name_and_sent_as_bearer() {
 async fn an_error_names_endpoint_status_code_description_request_id_and_what_to_do() {
     let body = r#"{"error":"invalid_scope","error_description":"no such scope"}"#;
     let error = error_of(raw(400, &[("x-request-id", "req-7")], body)).await;
+    assert_eq!(error.description(), Some("no such scope"));
+    assert_eq!(error.request_id(), Some("req-7"));
+    assert_eq!(error.endpoint(), Some("127.0.0.1"));
     assert_eq!(
         error.to_string(),
         "no access token from 127.0.0.1: the token endpoint refused: invalid_scope, status 400, \"no such scope\", \

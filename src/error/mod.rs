@@ -239,6 +239,19 @@ impl Error {
         self.cause.oauth_code.as_deref()
     }
 
+    /// What the server said about it (`error_description`, RFC 6749 §5.2): printable ASCII, at most 256 characters, our own secrets
+    /// masked.
+    #[must_use]
+    pub fn description(&self) -> Option<&str> {
+        self.cause.description.as_deref()
+    }
+
+    /// The server's name for the exchange, by which its operators can find it.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.cause.request_id.as_deref()
+    }
+
     /// The HTTP status of the token endpoint's answer.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
