@@ -2,8 +2,6 @@
 //!
 //! Without the feature `client` the layer gets a token client from here; with it, its own is the one that is tested.
 
-#![allow(clippy::unwrap_used, reason = "the helpers below are test code too")]
-
 #[path = "../examples/gateway/mod.rs"]
 mod gateway;
 
