@@ -1,11 +1,13 @@
 //! Where a token may go.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
+use rustc_hash::FxHasher;
 
 use crate::error::{BuildError, Error};
 
@@ -16,15 +18,55 @@ pub(crate) struct Origin {
     https: bool,
     host: String,
     port: u16,
+    /// The authority as most requests write it, so that the cached path need not take it apart.
+    usual: String,
 }
 
 impl Origin {
-    fn of(scheme: &Scheme, authority: &Authority) -> Option<Self> {
+    fn of_uri(uri: &Uri) -> Option<Self> {
+        let Parts { https, host, port } = Parts::of(uri.scheme()?, uri.authority()?)?;
+        let host = host.to_ascii_lowercase();
+        let usual = if port == default_port(https) {
+            host.clone()
+        } else {
+            format!("{host}:{port}")
+        };
+        Some(Self {
+            https,
+            host,
+            port,
+            usual,
+        })
+    }
+
+    #[inline]
+    fn is_written(&self, scheme: &str, authority: &str) -> bool {
+        let known = if self.https { "https" } else { "http" };
+        self.usual == authority && known == scheme
+    }
+
+    fn is(&self, parts: &Parts<'_>) -> bool {
+        self.https == parts.https
+            && self.port == parts.port
+            && self.host.eq_ignore_ascii_case(parts.host)
+    }
+}
+
+/// An origin as a request writes it, but for the trailing dot.
+struct Parts<'a> {
+    https: bool,
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Parts<'a> {
+    fn of(scheme: &Scheme, authority: &'a Authority) -> Option<Self> {
         let https = *scheme == Scheme::HTTPS;
         if !https && *scheme != Scheme::HTTP {
             return None;
         }
-        let host = canonical_host(authority.host());
+        let host = authority.host();
+        let host = host.strip_suffix('.').unwrap_or(host);
         // `port_u16` is `None` for an absent port, and also for an empty or an unreadable one.
         let text = authority.port().map(|port| port.as_u16());
         let unreadable =
@@ -32,13 +74,13 @@ impl Origin {
         if host.is_empty() || unreadable {
             return None;
         }
-        let port = text.unwrap_or(if https { 443 } else { 80 });
+        let port = text.unwrap_or(default_port(https));
         Some(Self { https, host, port })
     }
+}
 
-    fn of_uri(uri: &Uri) -> Option<Self> {
-        Self::of(uri.scheme()?, uri.authority()?)
-    }
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
 }
 
 /// Whether something that is not an empty port follows the last `:` of an authority without user-info.
@@ -70,11 +112,6 @@ impl fmt::Display for Origin {
     }
 }
 
-fn canonical_host(host: &str) -> String {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    host.to_ascii_lowercase()
-}
-
 /// 127/8, `::1` and `localhost`: what does not leave the machine. A name that happens to resolve there is not taken: whoever
 /// answers for the name could change that.
 pub(crate) fn is_loopback(host: &str) -> bool {
@@ -100,8 +137,8 @@ pub(crate) struct Destinations {
 /// What may be done with a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The token may go there.
-    Allowed,
+    /// The token may go there. Names the origin in the budgets of the cache.
+    Allowed(u64),
     /// Without a token.
     Pass,
     Refused(Error),
@@ -111,42 +148,49 @@ impl Destinations {
     #[inline]
     pub(crate) fn judge<B>(&self, request: &Request<B>) -> Verdict {
         let uri = request.uri();
-        let allowed = match (uri.scheme(), uri.authority()) {
-            // With no list, `https` needs no look at the host.
-            (Some(scheme), Some(_)) if self.allowed.is_empty() && *scheme == Scheme::HTTPS => true,
-            (Some(_), Some(_)) => self.allows(uri),
-            (None, None) => self.assumes(),
+        let origin = match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => self.find(scheme, authority),
+            (None, None) => self.find_assumed(),
             // The authority form has no scheme: it belongs to CONNECT.
-            _ => false,
+            _ => None,
         };
-        if allowed && request.method() != Method::CONNECT {
-            Verdict::Allowed
-        } else {
-            self.otherwise(request.method(), uri)
+        match origin {
+            Some(origin) if request.method() != Method::CONNECT => Verdict::Allowed(origin),
+            _ => self.otherwise(request.method(), uri),
         }
     }
 
-    fn allows(&self, uri: &Uri) -> bool {
+    #[inline]
+    fn find(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
         if self.allowed.is_empty() {
-            return uri.scheme() == Some(&Scheme::HTTP) && uri.host().is_some_and(is_loopback);
+            let safe = scheme.as_str() == "https"
+                || *scheme == Scheme::HTTP && is_loopback(authority.host());
+            return safe.then(|| name_of(authority));
         }
-        Origin::of_uri(uri).is_some_and(|origin| self.allowed.contains(&origin))
+        let written = |origin: &Origin| origin.is_written(scheme.as_str(), authority.as_str());
+        match self.allowed.iter().position(written) {
+            Some(place) => Some(place as u64),
+            None => self.find_parts(scheme, authority),
+        }
     }
 
-    fn assumes(&self) -> bool {
-        match &self.assumed {
-            Some(origin) => self.may_have(origin),
+    fn find_parts(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
+        let parts = Parts::of(scheme, authority)?;
+        let place = self.allowed.iter().position(|origin| origin.is(&parts))?;
+        Some(place as u64)
+    }
+
+    fn find_assumed(&self) -> Option<u64> {
+        let Some(assumed) = &self.assumed else {
             // Whoever names no origin at all trusts the client underneath to know where it connects to.
-            None => self.allowed.is_empty(),
-        }
-    }
-
-    fn may_have(&self, origin: &Origin) -> bool {
+            return self.allowed.is_empty().then_some(0);
+        };
         if self.allowed.is_empty() {
-            origin.https || is_loopback(&origin.host)
-        } else {
-            self.allowed.contains(origin)
+            let safe = assumed.https || is_loopback(&assumed.host);
+            return safe.then_some(0);
         }
+        let place = self.allowed.iter().position(|origin| origin == assumed)?;
+        Some(place as u64)
     }
 
     #[cold]
@@ -188,6 +232,15 @@ impl Destinations {
     }
 }
 
+/// A hash, since the URI is gone by the time a 401 comes and keeping it would cost every request an allocation. A collision
+/// merges two budgets, which is harmless.
+#[inline]
+fn name_of(authority: &Authority) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(authority.as_str().as_bytes());
+    hasher.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +257,7 @@ mod tests {
 
     fn allows(destinations: &Destinations, uri: &str) -> bool {
         let request = Request::builder().uri(uri).body(()).unwrap();
-        matches!(destinations.judge(&request), Verdict::Allowed)
+        matches!(destinations.judge(&request), Verdict::Allowed(_))
     }
 
     // R22
@@ -263,6 +316,24 @@ mod tests {
         ] {
             assert!(!allows(&narrow, uri), "{uri}");
         }
+    }
+
+    #[test]
+    fn a_listed_origin_has_one_name_however_it_is_written() {
+        let mut narrow = destinations(&["https://other.example", "https://api.example"]);
+        narrow.assumed = Some("https://api.example".parse().unwrap());
+        let name = |uri: &str| {
+            let request = Request::builder().uri(uri).body(()).unwrap();
+            match narrow.judge(&request) {
+                Verdict::Allowed(name) => name,
+                verdict => panic!("{verdict:?}"),
+            }
+        };
+        let usual = name("https://api.example/x");
+        for uri in ["https://API.example.:443", "https://me@api.example/", "/x"] {
+            assert_eq!(name(uri), usual, "{uri}");
+        }
+        assert_ne!(name("https://other.example/"), usual);
     }
 
     // P35

@@ -88,7 +88,7 @@ pin_project! {
 }
 
 /// What is known of a request that went out with a token.
-struct Bearer<S, B> {
+pub(crate) struct Bearer<S, B> {
     token: Arc<Token>,
     origin: u64,
     spare: Option<Box<Spare<S, B>>>,
@@ -120,21 +120,11 @@ where
         }
     }
 
-    /// `ready` was polled ready.
     #[inline]
-    pub(crate) fn call(
-        ready: &mut S,
-        request: Request<B>,
-        token: Arc<Token>,
-        origin: u64,
-        replay: &R,
-    ) -> Self
-    where
-        S: Clone,
-        R: ReplayBody<B>,
-    {
+    pub(crate) fn call(response: S::Future, bearer: Bearer<S, B>) -> Self {
+        let bearer = Some(bearer);
         Self {
-            state: State::call(ready, request, token, origin, replay),
+            state: State::Calling { response, bearer },
         }
     }
 
@@ -157,40 +147,6 @@ where
         Self {
             state: State::Authorizing { waiting },
         }
-    }
-}
-
-impl<S, B, R> State<S, B, R>
-where
-    S: Service<Request<B>>,
-{
-    #[inline]
-    fn call(
-        ready: &mut S,
-        mut request: Request<B>,
-        token: Arc<Token>,
-        origin: u64,
-        replay: &R,
-    ) -> Self
-    where
-        S: Clone,
-        R: ReplayBody<B>,
-    {
-        authorize(&mut request, &token);
-        let spare = replay::copy(replay, &request).map(|copy| {
-            Box::new(Spare {
-                request: Some(copy),
-                not_ready: ready.clone(),
-                _cache: token.cache.upgrade(),
-            })
-        });
-        let bearer = Some(Bearer {
-            token,
-            origin,
-            spare,
-        });
-        let response = ready.call(request);
-        Self::Calling { response, bearer }
     }
 }
 
@@ -223,14 +179,18 @@ where
                 StateProj::Authorizing { waiting } => {
                     let waiting = waiting.as_mut().project();
                     let token = ready!(waiting.wait.poll(cx))?;
-                    let request = waiting.request.take().expect("polled after it was ready");
-                    State::call(
-                        waiting.ready,
-                        request,
+                    let mut request = waiting.request.take().expect("polled after it was ready");
+                    let bearer = Bearer::new(
+                        &mut request,
                         token,
                         *waiting.origin,
+                        waiting.ready,
                         waiting.replay,
-                    )
+                    );
+                    State::Calling {
+                        response: waiting.ready.call(request),
+                        bearer: Some(bearer),
+                    }
                 }
                 StateProj::Calling { response, bearer } => {
                     let mut answer = ready!(response.poll(cx)).map_err(Into::into)?;
@@ -266,6 +226,34 @@ where
 }
 
 impl<S, B> Bearer<S, B> {
+    /// Puts the token on the request, and makes the copy that a replay may need.
+    #[inline]
+    pub(crate) fn new<R>(
+        request: &mut Request<B>,
+        token: Arc<Token>,
+        origin: u64,
+        service: &S,
+        replay: &R,
+    ) -> Self
+    where
+        S: Clone,
+        R: ReplayBody<B>,
+    {
+        authorize(request, &token);
+        let spare = replay::copy(replay, request).map(|copy| {
+            Box::new(Spare {
+                request: Some(copy),
+                not_ready: service.clone(),
+                _cache: token.cache.upgrade(),
+            })
+        });
+        Self {
+            token,
+            origin,
+            spare,
+        }
+    }
+
     /// Whether the answer says that the token was refused, and the cache that wants to know.
     #[inline]
     fn refused<ResB>(&self, answer: &mut Response<ResB>) -> Option<Arc<Cache>> {

@@ -1,20 +1,18 @@
 //! The service that puts the token on each request.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
-use http::{Request, Response, Uri};
-use rustc_hash::FxHasher;
+use http::{Request, Response};
 use tower::Service;
 
 use crate::cache::Cache;
 use crate::destination::{Destinations, Verdict};
 use crate::error::BoxError;
-use crate::future::ResponseFuture;
+use crate::future::{Bearer, ResponseFuture};
 use crate::grant::TokenRequest;
 use crate::replay::{NoReplay, ReplayBody};
 
@@ -84,27 +82,27 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
         let extensions = request.extensions();
         let is_own = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
         if is_own || extensions.get::<NoToken>().is_some() {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        match shared.destinations.judge(&request) {
-            Verdict::Allowed => {}
+        let origin = match shared.destinations.judge(&request) {
+            Verdict::Allowed(origin) => origin,
             Verdict::Pass => return ResponseFuture::pass(self.inner.call(request)),
             Verdict::Refused(error) => return ResponseFuture::refuse(error),
-        }
+        };
         let other = extensions.get::<TokenRequest>();
         let token = match other {
             None => shared.cache.free_token(),
             Some(other) => shared.cache.free_token_for(other),
         };
-        let origin = origin_of(request.uri());
         match token {
             Some(token) => {
-                ResponseFuture::call(&mut self.inner, request, token, origin, &self.replay)
+                let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
+                ResponseFuture::call(self.inner.call(request), bearer)
             }
             None => {
                 let kind = other.unwrap_or_else(|| shared.cache.own()).clone();
@@ -123,20 +121,6 @@ where
             }
         }
     }
-}
-
-/// Names the origin in the budgets of the cache.
-///
-/// A hash, since the URI is gone by the time a 401 comes and keeping it would cost every request an allocation. A collision
-/// merges two budgets, which is harmless.
-#[inline]
-fn origin_of(uri: &Uri) -> u64 {
-    let Some(authority) = uri.authority() else {
-        return 0;
-    };
-    let mut hasher = FxHasher::default();
-    hasher.write(authority.as_str().as_bytes());
-    hasher.finish()
 }
 
 impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
