@@ -417,6 +417,16 @@ fn a_call_outside_of_a_runtime_is_an_error_and_not_a_panic() {
     assert!(error.to_string().contains("runtime"), "{error}");
 }
 
+#[test]
+fn a_waiter_outside_of_a_runtime_gets_an_error_also_for_anothers_flight() {
+    let layer = OAuthLayer::new(StuckOnce::new());
+    let runtime = current_thread();
+    start_flight(&runtime, &layer);
+    let error = futures::executor::block_on(layer.tokens().token()).unwrap_err();
+    assert!(error.to_string().contains("runtime"), "{error}");
+    assert!(layer.tokens().status().fetching, "the flight goes on");
+}
+
 #[derive(Default)]
 struct Counting(std::sync::atomic::AtomicUsize);
 

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::fetch;
 use super::flight::{Flight, Outcome};
 use super::policy::RefreshPolicy;
-use super::state::{Decision, Plan, Refusal, State};
+use super::state::{Decision, Fallback, Plan, Refusal, State};
 use super::sync::{Arc, Current, Mutex, lock};
 use crate::error::Error;
 use crate::grant::{TokenRequest, TokenSource};
@@ -88,7 +88,7 @@ impl Cache {
 
     /// Decides for one caller, and launches the flight it may need on the caller's runtime.
     pub(super) fn call(
-        &self,
+        self: &Arc<Self>,
         request: &TokenRequest,
         newer_than: Option<u64>,
     ) -> Decision<Arc<Flight>> {
@@ -99,48 +99,57 @@ impl Cache {
             Arc::new(Flight::new(id, cause, request.clone(), now, deadline))
         };
         let decision = lock(&self.state).call(request, now, newer_than, can_change, depart);
-        let launch = match &decision {
-            Decision::Serve { launch, .. } => launch.as_ref(),
-            Decision::Wait { flight, launch, .. } => launch.then_some(flight),
-            Decision::Fail(_) => None,
-        };
-        let Some(flight) = launch else {
-            return decision;
-        };
-        if self.launch(flight) {
-            return decision;
-        }
-        match decision {
-            Decision::Serve { token, .. } => Decision::Serve {
-                token,
-                launch: None,
-            },
-            Decision::Wait {
-                fallback: Some(fallback),
-                ..
-            } => Decision::Serve {
-                token: fallback.token,
-                launch: None,
-            },
-            _ => Decision::Fail(
-                Error::transient("called outside of a tokio runtime").with_advice(
-                    "poll the response future inside a tokio runtime with time enabled",
-                ),
-            ),
-        }
-    }
-
-    fn launch(&self, flight: &Arc<Flight>) -> bool {
-        let cache = self.itself.upgrade();
-        match (Handle::try_current(), cache) {
-            (Ok(runtime), Some(cache)) => {
-                fetch::launch(cache, Arc::clone(flight), &runtime);
-                true
+        match (decision, Handle::try_current()) {
+            (Decision::Serve { token, launch }, runtime) => {
+                if let Some(flight) = launch {
+                    match runtime {
+                        Ok(runtime) => fetch::launch(Arc::clone(self), flight, &runtime),
+                        Err(_) => self.lose(&flight),
+                    }
+                }
+                Decision::Serve {
+                    token,
+                    launch: None,
+                }
             }
-            _ => {
-                self.lose(flight);
-                false
+            (
+                Decision::Wait {
+                    flight,
+                    launch,
+                    fallback,
+                },
+                Ok(runtime),
+            ) => {
+                if launch {
+                    fetch::launch(Arc::clone(self), Arc::clone(&flight), &runtime);
+                }
+                Decision::Wait {
+                    flight,
+                    launch,
+                    fallback,
+                }
             }
+            // Whoever waits needs a timer, so also for another's flight there is no waiting without a runtime.
+            (
+                Decision::Wait {
+                    flight,
+                    launch,
+                    fallback,
+                },
+                Err(_),
+            ) => {
+                if launch {
+                    self.lose(&flight);
+                }
+                match fallback {
+                    Some(Fallback { token, .. }) => Decision::Serve {
+                        token,
+                        launch: None,
+                    },
+                    None => Decision::Fail(no_runtime()),
+                }
+            }
+            (Decision::Fail(error), _) => Decision::Fail(error),
         }
     }
 
@@ -288,6 +297,11 @@ impl Cache {
         // Relaxed: a counter for people, which nothing else is ordered by.
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+fn no_runtime() -> Error {
+    Error::transient("called outside of a tokio runtime")
+        .with_advice("poll the response future inside a tokio runtime with time enabled")
 }
 
 impl fmt::Debug for Cache {
