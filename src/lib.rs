@@ -72,6 +72,7 @@
 //! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
 //! | `metrics` | | `observe::Metrics`: counters and durations for the `metrics` facade |
 //! | `tower-http` | | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
+//! | `tonic` | | `grpc_status`: our errors as `UNAVAILABLE` and `UNAUTHENTICATED` to gRPC clients |
 //! | `test-util` | | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Not for the tests and examples of the package, whose helpers may panic.
@@ -87,6 +88,8 @@ pub mod docs;
 mod error;
 pub mod future;
 mod grant;
+#[cfg(feature = "tonic")]
+mod grpc;
 mod layer;
 pub mod observe;
 mod replay;
@@ -101,6 +104,8 @@ pub use self::error::{BoxError, BuildError, Error};
 pub use self::grant::{
     ClientCredentials, ClientCredentialsBuilder, TokenFuture, TokenRequest, TokenSource,
 };
+#[cfg(feature = "tonic")]
+pub use self::grpc::grpc_status;
 pub use self::layer::OAuthLayer;
 pub use self::replay::{CloneBody, EmptyBody, NoReplay, ReplayBody, Replayed};
 pub use self::secret::Secret;

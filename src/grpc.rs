@@ -1,0 +1,107 @@
+//! A missing token as a gRPC client sees it (feature `tonic`).
+
+use std::sync::Arc;
+
+use tonic::{Code, Status};
+
+use crate::error::{BoxError, Error};
+
+/// Turns an error of [`OAuth`](crate::OAuth) into the status for a gRPC client. Without it tonic makes `UNKNOWN` of most of ours.
+///
+/// It is one line on top of the layer, and boxes nothing:
+///
+/// ```
+/// # use tower_oauth::OAuthLayer;
+/// use tower::{ServiceBuilder, util::MapErr};
+/// use tower_oauth::{BoxError, OAuth, grpc_status};
+///
+/// # fn show<Channel>(channel: Channel, oauth: OAuthLayer) {
+/// let channel = ServiceBuilder::new().map_err(grpc_status).layer(oauth).service(channel);
+/// // let client = GreeterClient::new(channel);
+/// # }
+///
+/// // With a type that a struct can name:
+/// type Authorized<Channel> = MapErr<OAuth<Channel>, fn(BoxError) -> tonic::Status>;
+///
+/// fn authorize<Channel>(channel: Channel, oauth: OAuthLayer) -> Authorized<Channel> {
+///     ServiceBuilder::new().map_err(grpc_status as fn(_) -> _).layer(oauth).service(channel)
+/// }
+/// ```
+///
+/// | error | status |
+/// |---|---|
+/// | [`is_transient`](Error::is_transient) | `UNAVAILABLE` |
+/// | any other [`Error`] | `UNAUTHENTICATED` |
+/// | the inner service's | what tonic makes of it without us |
+///
+/// The [`Error`] is the status's [`source`](std::error::Error::source): for [`retry_after`](Error::retry_after), say.
+///
+/// A server that relays the status of a call of its own should change it: to *its* caller `UNAUTHENTICATED` says that the
+/// caller's token is no good, and the text names this client's token endpoint.
+#[must_use]
+pub fn grpc_status(error: BoxError) -> Status {
+    match error.downcast::<Error>() {
+        Ok(error) => (*error).into(),
+        Err(error) => Status::from_error(error),
+    }
+}
+
+/// See [`grpc_status`].
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        // The two codes that other gRPC implementations give when call credentials cannot be had. Never one that the RPC itself may
+        // answer with, such as NOT_FOUND or DEADLINE_EXCEEDED: its server was not asked.
+        let code = if error.is_transient() {
+            Code::Unavailable
+        } else {
+            Code::Unauthenticated
+        };
+        let mut status = Self::new(code, error.to_string());
+        status.set_source(Arc::new(error));
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as StdError;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_unavailable_and_the_rest_is_unauthenticated() {
+        for (error, code) in [
+            (Error::transient("x"), Code::Unavailable),
+            (Error::timed_out("x"), Code::Unavailable),
+            (Error::rejected("slow_down", "x"), Code::Unavailable),
+            (
+                Error::rejected("invalid_client", "x"),
+                Code::Unauthenticated,
+            ),
+            (Error::rejected("invalid_scope", "x"), Code::Unauthenticated),
+            (Error::invalid_response("x"), Code::Unauthenticated),
+            (Error::destination("x", "y"), Code::Unauthenticated),
+        ] {
+            let text = error.to_string();
+            let status = grpc_status(error.into());
+            assert_eq!((status.code(), status.message()), (code, &*text));
+        }
+    }
+
+    #[test]
+    fn the_source_is_our_error() {
+        let error = Error::transient("x").with_retry_after(Duration::from_secs(7));
+        let status = grpc_status(error.into());
+        let source = status.source().expect("a source");
+        let error = source.downcast_ref::<Error>().expect("our error");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn another_error_is_what_tonic_makes_of_it() {
+        let status = grpc_status(Box::new(Status::aborted("x")));
+        assert_eq!(status.code(), Code::Aborted);
+        assert_eq!(grpc_status("x".into()).code(), Code::Unknown);
+    }
+}
