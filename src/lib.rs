@@ -59,6 +59,8 @@
 //! # }
 //! ```
 //!
+//! Where it goes relative to other layers and clients, one by one and with tests: [`docs::ordering`].
+//!
 //! # Errors
 //!
 //! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to be had by `downcast_ref`. Its

@@ -3,6 +3,9 @@
 #[doc = include_str!("rules.md")]
 pub mod rules {}
 
+#[doc = include_str!("ordering.md")]
+pub mod ordering {}
+
 #[doc = include_str!("outage.md")]
 pub mod outage {}
 
