@@ -10,70 +10,92 @@ use crate::token::Timestamp;
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     pub(crate) error: Error,
-    since: Timestamp,
     /// Failures in a row, this one included.
     streak: u32,
-    /// The random part, in `0.0..1.0`, drawn once.
-    spread: f64,
-    /// Ended early on purpose: the next attempt may start at once, but the next failure is still one more in a row.
-    ended: bool,
+    /// The last flight that was launched before this failure came.
+    last_flight: u64,
+    without_token: Timestamp,
+    with_token: Timestamp,
 }
 
 impl Backoff {
-    /// The backoff after one more failure of a flight that started at `started`.
+    /// The backoff after one more failure, of `flight`, when `last_flight` is the last that was launched.
     ///
     /// Flights that were already under way when the last failure came belong to the same outage: sixty-four that fail
-    /// together are one step, not sixty-four.
+    /// together are one step, not sixty-four. No failure shortens what is left of an earlier one, so a `Retry-After` that one of
+    /// them was given holds whatever the others say.
+    ///
+    /// `spread` is the random part, in `0.0..1.0`, drawn once.
     pub(crate) fn after(
+        policy: &RefreshPolicy,
         previous: Option<&Self>,
-        error: Error,
-        started: Timestamp,
+        error: &Error,
+        flight: u64,
+        last_flight: u64,
         now: Timestamp,
         spread: f64,
     ) -> Self {
         let streak = match previous {
-            Some(previous) if started < previous.since => previous.streak,
+            Some(previous) if flight <= previous.last_flight => previous.streak,
             Some(previous) => previous.streak.saturating_add(1),
             None => 1,
         };
-        Self {
-            error,
-            since: now,
+        let until = |live| now.after(wait(policy, error, streak, live, spread));
+        let next = Self {
+            error: error.clone(),
             streak,
-            spread: spread.clamp(0.0, 1.0),
-            ended: false,
+            last_flight,
+            without_token: until(false),
+            with_token: until(true),
+        };
+        match previous {
+            Some(previous) => next.or_longer(previous),
+            None => next,
         }
+    }
+
+    fn or_longer(mut self, other: &Self) -> Self {
+        if other.without_token > self.without_token {
+            self.error = other.error.clone();
+        }
+        self.without_token = self.without_token.max(other.without_token);
+        self.with_token = self.with_token.max(other.with_token);
+        self
     }
 
     /// When the next attempt may start. It depends on whether a live token is left *now*, so that a token's end shortens a wait
     /// that was chosen while it lived.
-    pub(crate) fn until(&self, policy: &RefreshPolicy, live: bool) -> Timestamp {
-        if self.ended {
-            return Timestamp::ZERO;
+    pub(crate) fn until(&self, live: bool) -> Timestamp {
+        if live {
+            self.with_token
+        } else {
+            self.without_token
         }
-        let steps = policy.steps(self.error.class());
-        // The random part is as large as the step, so half of the longest is left to the step.
-        let longest = steps.longest.get(live) / 2;
-        let doublings = (self.streak - 1).min(31);
-        let step = steps.first.saturating_mul(1 << doublings).min(longest);
-        let random = step.mul_f64(self.spread);
-        let asked = self
-            .error
-            .server_retry_after()
-            .map_or(Duration::ZERO, |span| {
-                span.min(policy.retry_after_cap.get(live))
-            });
-        self.since.after(step.max(asked) + random)
     }
 
-    /// Whether a success of a flight that started at `started` shows that the failure is over.
-    pub(crate) fn is_over(&self, started: Timestamp) -> bool {
-        started >= self.since
+    /// Whether a success of `flight` shows that the failure is over.
+    pub(crate) fn is_over(&self, flight: u64) -> bool {
+        flight > self.last_flight
     }
 
+    /// Ends it early, on purpose: the next attempt may start at once, but the next failure is still one more in a row.
     pub(crate) fn end(&mut self) {
-        self.ended = true;
+        self.without_token = Timestamp::ZERO;
+        self.with_token = Timestamp::ZERO;
     }
+}
+
+fn wait(policy: &RefreshPolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
+    let steps = policy.steps(error.class());
+    // The random part is as large as the step, so half of the longest is left to the step.
+    let longest = steps.longest.get(live) / 2;
+    let doublings = (streak - 1).min(31);
+    let step = steps.first.saturating_mul(1 << doublings).min(longest);
+    let asked = error.server_retry_after().map_or(Duration::ZERO, |span| {
+        span.min(policy.retry_after_cap.get(live))
+    });
+    let random = step.mul_f64(spread.clamp(0.0, 1.0));
+    step.max(asked).saturating_add(random)
 }
 
 #[cfg(test)]
@@ -82,18 +104,20 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
-    fn wait(error: &Error, failures: u32, spread: f64, live: bool) -> f64 {
-        let mut backoff: Option<Backoff> = None;
-        for _ in 0..failures {
-            backoff = Some(Backoff::after(
-                backoff.as_ref(),
-                error.clone(),
-                NOW,
-                NOW,
-                spread,
-            ));
-        }
-        let until = backoff.unwrap().until(&RefreshPolicy::default(), live);
+    /// The backoff after so many failures, each of a flight launched after the one before.
+    fn after(error: &Error, failures: u64, spread: f64) -> Backoff {
+        let policy = RefreshPolicy::default();
+        let next = |previous: Option<Backoff>, flight| {
+            let previous = previous.as_ref();
+            Some(Backoff::after(
+                &policy, previous, error, flight, flight, NOW, spread,
+            ))
+        };
+        (1..=failures).fold(None, next).unwrap()
+    }
+
+    fn wait(error: &Error, failures: u64, spread: f64, live: bool) -> f64 {
+        let until = after(error, failures, spread).until(live);
         until.since(NOW).as_secs_f64()
     }
 
@@ -132,21 +156,36 @@ mod tests {
     // K34
     #[test]
     fn flights_of_one_outage_that_fail_together_are_one_step() {
+        let policy = RefreshPolicy::default();
         let error = Error::transient("down");
-        let first = Backoff::after(
-            None,
-            error.clone(),
-            NOW,
-            NOW.after(Duration::from_secs(1)),
-            0.0,
-        );
-        let second = Backoff::after(
-            Some(&first),
-            error,
-            NOW,
-            NOW.after(Duration::from_secs(2)),
-            0.0,
-        );
-        assert_eq!(second.streak, 1);
+        let mut backoff = None;
+        for flight in 1..=64 {
+            let previous = backoff.as_ref();
+            backoff = Some(Backoff::after(
+                &policy, previous, &error, flight, 64, NOW, 0.0,
+            ));
+        }
+        let backoff = backoff.unwrap();
+        assert_eq!(backoff.streak, 1);
+        assert_eq!(backoff.until(false).since(NOW), Duration::from_secs(1));
+    }
+
+    // K22
+    #[test]
+    fn a_retry_after_holds_whatever_the_other_flights_of_the_outage_were_told() {
+        let policy = RefreshPolicy::default();
+        let after = |previous, error: &Error, flight| {
+            Backoff::after(&policy, previous, error, flight, 2, NOW, 0.0)
+        };
+        let asked = Error::transient("busy").with_retry_after(Duration::from_secs(60));
+        let told = after(None, &asked, 1);
+        let both = after(Some(&told), &Error::transient("down"), 2);
+        assert_eq!(both.until(false).since(NOW), Duration::from_secs(60));
+        assert_eq!(both.error.server_retry_after(), asked.server_retry_after());
+
+        let mut ended = told.clone();
+        ended.end();
+        let next = after(Some(&ended), &Error::transient("down"), 2);
+        assert_eq!(next.until(false).since(NOW), Duration::from_secs(1));
     }
 }

@@ -11,8 +11,10 @@ use crate::token::Timestamp;
 pub(crate) struct Budget {
     left: u32,
     interval: Duration,
-    /// When the bucket began to fill.
+    /// When the next one began to come back.
     since: Timestamp,
+    /// One was taken since the bucket was new.
+    begun: bool,
     told: bool,
 }
 
@@ -22,22 +24,29 @@ impl Budget {
             left: policy.refusal_budget,
             interval: policy.refusal_interval,
             since: now,
+            begun: false,
             told: false,
         }
     }
 
-    /// The token that an earlier 401 of this origin brought is refused too: renewing does not help here, so it is done less
-    /// and less often.
-    pub(crate) fn slow_down(&mut self) {
-        self.interval = (self.interval * 2).min(LONGEST_INTERVAL.max(self.interval));
-    }
-
     /// Takes one renewal, if there is one.
+    ///
+    /// Each but the first has been preceded by a renewal that did not help, or not for long: it is done less and less often.
     pub(crate) fn take(&mut self, policy: &RefreshPolicy, now: Timestamp) -> bool {
         self.refill(policy, now);
         if self.left == 0 {
             return false;
         }
+        if self.left == policy.refusal_budget {
+            self.since = now;
+        }
+        if self.begun {
+            self.interval = self
+                .interval
+                .saturating_mul(2)
+                .min(LONGEST_INTERVAL.max(self.interval));
+        }
+        self.begun = true;
         self.left -= 1;
         self.told = false;
         true
@@ -48,24 +57,23 @@ impl Budget {
         !std::mem::replace(&mut self.told, true)
     }
 
-    pub(crate) fn is_full(&mut self, policy: &RefreshPolicy, now: Timestamp) -> bool {
+    /// Whether it says no more than a new one would.
+    pub(crate) fn is_new(&mut self, policy: &RefreshPolicy, now: Timestamp) -> bool {
         self.refill(policy, now);
-        self.left >= policy.refusal_budget
+        !self.begun
     }
 
+    /// A bucket that has been full for as long as one more would have taken is a new one.
     fn refill(&mut self, policy: &RefreshPolicy, now: Timestamp) {
-        if self.left >= policy.refusal_budget {
-            self.since = now;
-            return;
-        }
         let interval = self.interval.max(Duration::from_nanos(1));
         let back = now.since(self.since).as_nanos() / interval.as_nanos();
-        let back = u32::try_from(back).unwrap_or(u32::MAX);
-        if back >= policy.refusal_budget - self.left {
-            *self = Self::new(policy, now);
-        } else {
-            self.left += back;
-            self.since = self.since.after(interval * back);
+        let missing = policy.refusal_budget - self.left;
+        match u32::try_from(back) {
+            Ok(back) if back <= missing => {
+                self.left += back;
+                self.since = self.since.after(interval * back);
+            }
+            _ => *self = Self::new(policy, now),
         }
     }
 }
@@ -81,33 +89,34 @@ mod tests {
     }
 
     #[test]
-    fn three_at_once_then_one_per_thirty_seconds() {
+    fn one_comes_back_after_thirty_seconds_and_no_earlier() {
         let policy = RefreshPolicy::default();
-        let mut budget = Budget::new(&policy, at(0));
-        let taken = |budget: &mut Budget, t| budget.take(&policy, at(t));
-        assert_eq!(
-            [0, 0, 0, 0].map(|t| taken(&mut budget, t)),
-            [true, true, true, false]
-        );
-        assert_eq!(
-            [29, 30, 31, 59, 60].map(|t| taken(&mut budget, t)),
-            [false, true, false, false, true]
-        );
+        for (again, left) in [(29, 1), (30, 2), (59, 2), (60, 2)] {
+            let mut budget = Budget::new(&policy, at(0));
+            assert!(budget.take(&policy, at(0)));
+            assert!(budget.take(&policy, at(again)));
+            assert_eq!(budget.left, left, "{again}");
+        }
     }
 
     #[test]
-    fn the_interval_doubles_to_ten_minutes_and_a_full_bucket_starts_afresh() {
+    fn three_at_once_then_the_interval_doubles_to_ten_minutes_and_a_bucket_that_stays_full_starts_afresh()
+     {
         let policy = RefreshPolicy::default();
         let mut budget = Budget::new(&policy, at(0));
-        while budget.take(&policy, at(0)) {
-            budget.slow_down();
-        }
-        for _ in 0..10 {
-            budget.slow_down();
-        }
-        assert!(!budget.take(&policy, at(599)));
-        assert!(budget.take(&policy, at(600)));
-        assert!(budget.is_full(&policy, at(600 + 3 * 600)));
+        let taken: Vec<_> = (0..3600).filter(|t| budget.take(&policy, at(*t))).collect();
+        assert_eq!(taken, [0, 1, 2, 120, 360, 840, 1440, 2040, 2640, 3240]);
+
+        assert!(!budget.is_new(&policy, at(3240 + 4 * 600 - 1)));
+        assert!(budget.is_new(&policy, at(3240 + 4 * 600)));
         assert_eq!(budget.interval, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_budget_of_one_doubles_its_interval_too() {
+        let policy = RefreshPolicy::default().refusal_budget(1, Duration::from_secs(30));
+        let mut budget = Budget::new(&policy, at(0));
+        let taken: Vec<_> = (0..400).filter(|t| budget.take(&policy, at(*t))).collect();
+        assert_eq!(taken, [0, 30, 90, 210]);
     }
 }

@@ -22,7 +22,6 @@ pub(crate) struct Flight {
     pub(crate) id: u64,
     pub(crate) cause: Cause,
     pub(crate) request: TokenRequest,
-    pub(crate) started: Timestamp,
     /// When whoever still waits may take over: the flight has ended itself before this, if its runtime is alive.
     pub(crate) deadline: Timestamp,
     board: Mutex<Board>,
@@ -44,18 +43,11 @@ pub(crate) enum Outcome {
 }
 
 impl Flight {
-    pub(crate) fn new(
-        id: u64,
-        cause: Cause,
-        request: TokenRequest,
-        started: Timestamp,
-        deadline: Timestamp,
-    ) -> Self {
+    pub(crate) fn new(id: u64, cause: Cause, request: TokenRequest, deadline: Timestamp) -> Self {
         Self {
             id,
             cause,
             request,
-            started,
             deadline,
             board: Mutex::new(Board::default()),
         }

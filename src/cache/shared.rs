@@ -96,7 +96,7 @@ impl Cache {
         let can_change = self.source.credentials_can_change();
         let depart = |Plan { id, cause }| {
             let deadline = now.after(self.policy.flight_timeout);
-            Arc::new(Flight::new(id, cause, request.clone(), now, deadline))
+            Arc::new(Flight::new(id, cause, request.clone(), deadline))
         };
         let decision = lock(&self.state).call(request, now, newer_than, can_change, depart);
         match (decision, Handle::try_current()) {
@@ -170,23 +170,17 @@ impl Cache {
         );
         let token = {
             let mut state = lock(&self.state);
-            let token = state.succeeded(
-                &flight.request,
-                flight.id,
-                flight.started,
-                now,
-                |generation| {
-                    Token::new(
-                        &response.value,
-                        generation,
-                        flight.id,
-                        schedule,
-                        flight.request.clone(),
-                        Weak::clone(&self.itself),
-                        Arc::clone(&self.refusals),
-                    )
-                },
-            );
+            let token = state.succeeded(&flight.request, flight.id, now, |generation| {
+                Token::new(
+                    &response.value,
+                    generation,
+                    flight.id,
+                    schedule,
+                    flight.request.clone(),
+                    Weak::clone(&self.itself),
+                    Arc::clone(&self.refusals),
+                )
+            });
             self.publish(&state);
             token
         };
@@ -198,14 +192,7 @@ impl Cache {
         let now = self.clock.now();
         let left = {
             let mut state = lock(&self.state);
-            state.failed(
-                &flight.request,
-                flight.id,
-                flight.started,
-                now,
-                error,
-                fastrand::f64(),
-            );
+            state.failed(&flight.request, flight.id, now, error, fastrand::f64());
             state.remaining(&flight.request, now)
         };
         self.land(flight, Outcome::Failed(error.clone()));

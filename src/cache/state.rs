@@ -40,10 +40,6 @@ struct Entry<F> {
     token: Option<Arc<Token>>,
     /// The token was refused by an API and is used only if it cannot be renewed.
     suspect: bool,
-    /// The origin whose 401 made it suspect, for the budget's memory.
-    suspected_by: Option<u64>,
-    /// The origin whose 401 brought this token.
-    renewed_for: Option<u64>,
     flight: Option<Ticket<F>>,
     backoff: Option<Backoff>,
     /// No renewal before this, whatever the server's `expires_in` says.
@@ -130,10 +126,12 @@ impl<F: Clone> State<F> {
         depart: impl FnOnce(Plan) -> F,
     ) -> Decision<F> {
         self.admit(request);
-        let blocked = self.blocked(request, now);
+        let failing = self.failing(request, now);
         let policy = &self.policy;
         let entry = entry_of(&mut self.entries, request);
         entry.used = true;
+        let rest = entry.rest(now);
+        let held_until = failing.as_ref().map(|failing| failing.until).max(rest);
 
         let live = entry.live(now).cloned();
         let usable = live.filter(|token| newer_than.is_none_or(|old| token.generation > old));
@@ -155,17 +153,17 @@ impl<F: Clone> State<F> {
             },
         };
 
-        let (flight, launch) = match (&entry.flight, blocked) {
+        let (flight, launch) = match (&entry.flight, held_until) {
             (Some(ticket), _) => (ticket.handle.clone(), false),
             (None, None) => {
                 let flight = entry.depart(&mut self.flights, cause, depart);
                 (flight, true)
             }
-            (None, Some(block)) if can_change && probe_due(&mut self.probed, &block, now) => {
+            (None, Some(_)) if can_change && rest.is_none() && probe_due(&mut self.probed, now) => {
                 let flight = entry.depart(&mut self.flights, Cause::Credentials, depart);
                 (flight, true)
             }
-            (None, Some(block)) => {
+            (None, Some(until)) => {
                 return match usable {
                     Some(token) => {
                         let turn = if cause == Cause::Ahead {
@@ -173,18 +171,18 @@ impl<F: Clone> State<F> {
                         } else {
                             token.schedule.end
                         };
-                        let probe = if can_change && block.error.is_some() {
-                            now.after(PROBE_INTERVAL)
-                        } else {
-                            Timestamp::MAX
+                        let probe = match (rest, self.probed) {
+                            (Some(rest), _) => rest,
+                            (None, Some(last)) if can_change => last.after(PROBE_INTERVAL),
+                            (None, _) => Timestamp::MAX,
                         };
-                        token.set_free_until(block.until.min(turn).min(probe));
+                        token.set_free_until(until.min(turn).min(probe));
                         Decision::Serve {
                             token,
                             launch: None,
                         }
                     }
-                    None => Decision::Fail(block.into_error(now)),
+                    None => Decision::Fail(no_attempt(failing, until.since(now))),
                 };
             }
         };
@@ -226,28 +224,27 @@ impl<F: Clone> State<F> {
 
     /// A flight that has queued for its turn asks whether it may still go: what failed meanwhile for the endpoint fails it too.
     pub(crate) fn may_depart(&self, request: &TokenRequest, now: Timestamp) -> Result<(), Error> {
-        match self.blocked(request, now) {
-            Some(block) if block.error.is_some() => Err(block.into_error(now)),
-            _ => Ok(()),
+        match self.failing(request, now) {
+            Some(failing) => Err(failing.error.during_backoff(failing.until.since(now))),
+            None => Ok(()),
         }
     }
 
-    /// A flight that `started` then brought a token. Returns the token in force, which is another one when a later flight
-    /// was faster.
+    /// A flight brought a token. Returns the token in force, which is another one when a later flight was faster.
     pub(crate) fn succeeded(
         &mut self,
         request: &TokenRequest,
         id: u64,
-        started: Timestamp,
         now: Timestamp,
         make: impl FnOnce(u64) -> Token,
     ) -> Arc<Token> {
         if self
             .endpoint
             .as_ref()
-            .is_some_and(|backoff| backoff.is_over(started))
+            .is_some_and(|backoff| backoff.is_over(id))
         {
             self.endpoint = None;
+            self.end_freedom();
         }
         self.land(request, id);
         self.admit(request);
@@ -259,18 +256,16 @@ impl<F: Clone> State<F> {
         let token = Arc::new(make(self.generations));
         entry.token = Some(Arc::clone(&token));
         entry.suspect = false;
-        entry.renewed_for = entry.suspected_by.take();
         entry.backoff = None;
         entry.rest_until = now.after(REST);
         token
     }
 
-    /// A flight that `started` then failed.
+    /// A flight failed.
     pub(crate) fn failed(
         &mut self,
         request: &TokenRequest,
         id: u64,
-        started: Timestamp,
         now: Timestamp,
         error: &Error,
         spread: f64,
@@ -283,9 +278,11 @@ impl<F: Clone> State<F> {
             Reach::Key => &mut entry.backoff,
         };
         *backoff = Some(Backoff::after(
+            &self.policy,
             backoff.as_ref(),
-            error.clone(),
-            started,
+            error,
+            id,
+            self.flights,
             now,
             spread,
         ));
@@ -308,18 +305,13 @@ impl<F: Clone> State<F> {
         if !in_force || entry.suspect {
             return Refusal::Known;
         }
-        let helped_before = entry.renewed_for == Some(origin);
         let budget = entry.budget(&self.policy, origin, now);
         if !budget.take(&self.policy, now) {
             return Refusal::BudgetSpent {
                 first: budget.tell_once(),
             };
         }
-        if helped_before {
-            budget.slow_down();
-        }
         entry.suspect = true;
-        entry.suspected_by = Some(origin);
         token.set_free_until(Timestamp::ZERO);
         Refusal::Suspected
     }
@@ -345,10 +337,16 @@ impl<F: Clone> State<F> {
         for backoff in own.into_iter().chain(self.endpoint.as_mut()) {
             backoff.end();
         }
-        if let Some(token) = self
+        self.end_freedom();
+    }
+
+    /// A token may be free for as long as a backoff lasts that all keys share. When that ends early, the next call of each decides
+    /// anew. Rare enough to look at all of them.
+    fn end_freedom(&self) {
+        for token in self
             .entries
-            .get(request)
-            .and_then(|entry| entry.token.as_ref())
+            .values()
+            .filter_map(|entry| entry.token.as_ref())
         {
             token.set_free_until(Timestamp::ZERO);
         }
@@ -381,8 +379,8 @@ impl<F: Clone> State<F> {
         request: &TokenRequest,
         now: Timestamp,
     ) -> Option<(Error, Duration)> {
-        let block = self.blocked(request, now)?;
-        Some((block.error?, block.until.since(now)))
+        let failing = self.failing(request, now)?;
+        Some((failing.error, failing.until.since(now)))
     }
 
     /// Why the last flight failed, until one succeeds.
@@ -400,25 +398,19 @@ impl<F: Clone> State<F> {
         self.entries.len()
     }
 
-    fn blocked(&self, request: &TokenRequest, now: Timestamp) -> Option<Block> {
+    /// The failure in force for a key, its own or the endpoint's, whichever lasts longer.
+    fn failing(&self, request: &TokenRequest, now: Timestamp) -> Option<Failing> {
         let entry = self.entries.get(request);
         let live = entry.is_some_and(|entry| entry.live(now).is_some());
-        let rest = entry
-            .filter(|entry| !entry.suspect)
-            .map(|entry| (entry.rest_until, None));
-        let failures = [
-            self.endpoint.as_ref(),
-            entry.and_then(|entry| entry.backoff.as_ref()),
-        ];
-        let failures = failures.into_iter().flatten();
+        let own = entry.and_then(|entry| entry.backoff.as_ref());
+        let failures = self.endpoint.iter().chain(own);
         failures
-            .map(|backoff| (backoff.until(&self.policy, live), Some(&backoff.error)))
-            .chain(rest)
+            .map(|backoff| (backoff.until(live), &backoff.error))
             .filter(|(until, _)| *until > now)
             .max_by_key(|(until, _)| *until)
-            .map(|(until, error)| Block {
+            .map(|(until, error)| Failing {
                 until,
-                error: error.cloned(),
+                error: error.clone(),
             })
     }
 
@@ -466,28 +458,27 @@ impl<F: Clone> State<F> {
     }
 }
 
-/// Why no flight may start, and until when.
-struct Block {
+/// What keeps flights from starting, and until when.
+struct Failing {
     until: Timestamp,
-    error: Option<Error>,
+    error: Error,
 }
 
-impl Block {
-    fn into_error(self, now: Timestamp) -> Error {
-        let wait = self.until.since(now);
-        match self.error {
-            Some(error) => error.during_backoff(wait),
-            // A token is held for at least as long as the rest after its arrival, so a caller without a token is never told to
-            // rest; kept total rather than panicking on it.
-            None => Error::transient("the last token arrived less than a second ago")
-                .during_backoff(wait),
+/// What a caller without a token is told.
+fn no_attempt(failing: Option<Failing>, wait: Duration) -> Error {
+    match failing {
+        Some(failing) => failing.error.during_backoff(wait),
+        // A token is held for at least as long as the rest after its arrival, so a caller without a token is never told to
+        // rest; kept total rather than panicking on it.
+        None => {
+            Error::transient("the last token arrived less than a second ago").during_backoff(wait)
         }
     }
 }
 
 /// The credentials are looked at no more than once a second, over all keys.
-fn probe_due(probed: &mut Option<Timestamp>, block: &Block, now: Timestamp) -> bool {
-    let due = block.error.is_some() && probed.is_none_or(|last| now >= last.after(PROBE_INTERVAL));
+fn probe_due(probed: &mut Option<Timestamp>, now: Timestamp) -> bool {
+    let due = probed.is_none_or(|last| now >= last.after(PROBE_INTERVAL));
     if due {
         *probed = Some(now);
     }
@@ -508,8 +499,6 @@ impl<F> Entry<F> {
         Self {
             token: None,
             suspect: false,
-            suspected_by: None,
-            renewed_for: None,
             flight: None,
             backoff: None,
             rest_until: Timestamp::ZERO,
@@ -522,6 +511,11 @@ impl<F> Entry<F> {
 
     fn live(&self, now: Timestamp) -> Option<&Arc<Token>> {
         self.token.as_ref().filter(|token| token.live(now))
+    }
+
+    /// The end of the rest after the token's arrival, while it lasts.
+    fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.suspect && self.rest_until > now).then_some(self.rest_until)
     }
 
     fn depart(&mut self, flights: &mut u64, cause: Cause, depart: impl FnOnce(Plan) -> F) -> F
@@ -556,11 +550,11 @@ impl<F> Entry<F> {
         let known = self.budgets.iter().position(|(other, _)| *other == origin);
         let place = known.unwrap_or_else(|| {
             if self.budgets.len() >= MAX_BUDGETS {
-                // A full bucket says nothing that a new one would not. If all are being spent, the oldest goes.
+                // If all are being spent, the oldest goes.
                 let spare = self
                     .budgets
                     .iter_mut()
-                    .position(|(_, budget)| budget.is_full(policy, now));
+                    .position(|(_, budget)| budget.is_new(policy, now));
                 self.budgets.remove(spare.unwrap_or(0));
             }
             self.budgets.push((origin, Budget::new(policy, now)));
@@ -577,3 +571,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Origins whose 401s are remembered for each kind of token.
 const MAX_BUDGETS: usize = 64;
+
+#[cfg(test)]
+mod tests;
