@@ -24,7 +24,11 @@ fn other(scope: &str) -> TokenRequest {
 async fn a_call_during_backoff_without_a_live_token_fails_at_once_with_the_cause_and_the_wait() {
     let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
     let tokens = layer(&endpoint).tokens();
-    tokens.token().await.unwrap_err();
+    let first = tokens.token().await.unwrap_err();
+    assert!(
+        first.retry_after().is_some(),
+        "told to those who waited too"
+    );
     let start = Instant::now();
     for _ in 0..1000 {
         let error = tokens.token().await.unwrap_err();

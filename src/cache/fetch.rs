@@ -62,12 +62,11 @@ async fn run(guard: Guard) {
             cache.watch.succeeded(&landing, &flight.request, &response);
         }
         End::Failed(error) => {
-            let error = error.with_effort(attempts, latency);
-            let left = cache.fail(flight, &error);
+            let (error, left) = cache.fail(flight, error.with_effort(attempts, latency));
             cache.watch.failed(&landing, &error, left);
         }
         End::Grounded(error) => {
-            let left = cache.fail_with_others(flight, &error);
+            let (error, left) = cache.fail_with_others(flight, error);
             cache.watch.failed(&landing, &error, left);
         }
         End::Unchanged => cache.stay(flight),

@@ -187,29 +187,48 @@ impl Cache {
         self.land(flight, Outcome::Token(token));
     }
 
-    /// A flight failed. Returns the time a live token is still good for, when there is one to live on.
-    pub(super) fn fail(&self, flight: &Flight, error: &Error) -> Option<Duration> {
-        let now = self.clock.now();
-        let left = {
-            let mut state = lock(&self.state);
+    /// A flight failed. Returns the error as the waiters were told it, and how long a live token is still good for, when there
+    /// is one to live on.
+    pub(super) fn fail(&self, flight: &Flight, error: Error) -> (Error, Option<Duration>) {
+        self.ground(flight, error, |state, now, error| {
             state.failed(&flight.request, flight.id, now, error, fastrand::f64());
-            state.remaining(&flight.request, now)
-        };
-        self.land(flight, Outcome::Failed(error.clone()));
-        left
+        })
     }
 
-    /// A flight that never departed, since the endpoint failed for others while it queued: it fails as they did, and is no
-    /// failure of its own.
-    pub(super) fn fail_with_others(&self, flight: &Flight, error: &Error) -> Option<Duration> {
-        let now = self.clock.now();
-        let left = {
-            let mut state = lock(&self.state);
+    /// The same for a flight that never departed, since the endpoint failed for others while it queued: it fails as they did,
+    /// and is no failure of its own.
+    pub(super) fn fail_with_others(
+        &self,
+        flight: &Flight,
+        error: Error,
+    ) -> (Error, Option<Duration>) {
+        self.ground(flight, error, |state, _, _| {
             state.lost(&flight.request, flight.id);
-            state.remaining(&flight.request, now)
+        })
+    }
+
+    fn ground(
+        &self,
+        flight: &Flight,
+        error: Error,
+        record: impl FnOnce(&mut State<Arc<Flight>>, Timestamp, &Error),
+    ) -> (Error, Option<Duration>) {
+        let now = self.clock.now();
+        let (backoff, left) = {
+            let mut state = lock(&self.state);
+            record(&mut state, now, &error);
+            (
+                state.backoff(&flight.request, now),
+                state.remaining(&flight.request, now),
+            )
         };
-        self.land(flight, Outcome::Failed(error.clone()));
-        left
+        let told = match backoff {
+            // What the server asked for is told as it said it.
+            Some((_, wait)) if error.retry_after().is_none() => error.during_backoff(wait),
+            _ => error,
+        };
+        self.land(flight, Outcome::Failed(told.clone()));
+        (told, left)
     }
 
     /// A flight looked at the credentials and found them unchanged: what failed before is still so.

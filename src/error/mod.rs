@@ -258,8 +258,8 @@ impl Error {
         self.cause.status
     }
 
-    /// How long to stay away: the time until the next attempt when the call came during backoff, else the server's
-    /// `Retry-After`.
+    /// How long to stay away: the server's `Retry-After` as it said it, for those who waited for that answer; for everybody
+    /// else the time until the next attempt. A call before that fails at once.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.next_attempt_in.or(self.cause.retry_after)
