@@ -15,6 +15,8 @@ mod budget;
 mod fetch;
 mod flight;
 mod handle;
+#[cfg(all(test, model))]
+mod model;
 mod policy;
 mod shared;
 mod state;

@@ -153,6 +153,19 @@ impl Cache {
         }
     }
 
+    /// What there is to live on for a caller whose flight has failed.
+    pub(super) fn live_token(
+        &self,
+        request: &TokenRequest,
+        newer_than: Option<u64>,
+    ) -> Option<Arc<Token>> {
+        self.look(|state, now| {
+            let token = state.token(request).filter(|token| token.live(now))?;
+            let newer = newer_than.is_none_or(|old| token.generation > old);
+            newer.then(|| Arc::clone(token))
+        })
+    }
+
     pub(super) fn may_depart(&self, request: &TokenRequest) -> Result<(), Error> {
         lock(&self.state).may_depart(request, self.clock.now())
     }

@@ -394,6 +394,12 @@ impl<F: Clone> State<F> {
             .map(|backoff| &backoff.error)
     }
 
+    /// How many flights there have been.
+    #[cfg(all(test, model))]
+    pub(crate) fn flights(&self) -> u64 {
+        self.flights
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -111,7 +111,11 @@ impl Future for Wait {
                             }
                             Outcome::Failed(error) => {
                                 let fallback = fallback.take().filter(|token| token.live(now));
-                                return Poll::Ready(fallback.ok_or(error));
+                                // Or one that came meanwhile by a flight that had been given up.
+                                let live = fallback.or_else(|| {
+                                    this.cache.live_token(this.request, *this.newer_than)
+                                });
+                                return Poll::Ready(live.ok_or(error));
                             }
                             // Lost, or polled so late that the token has ended meanwhile.
                             Outcome::Token(_) | Outcome::Lost => this.stage.set(Stage::Asking),
