@@ -279,7 +279,7 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
                 ask(&cache, None)
             })
         };
-        world.cache.fail(&frozen, &Error::transient("down"));
+        world.cache.fail(&frozen, Error::transient("down"));
         match impatient.join().expect("told") {
             Ok(token) => assert!(Arc::ptr_eq(&token, &check_at_rest(&world.cache))),
             // The failure came first, so there is a backoff, and no flight.
@@ -304,7 +304,7 @@ fn a_take_over_that_fails_does_not_fail_a_caller_who_could_use_the_late_token() 
             spawn(move || block_on(Wait::new(cache, own)))
         };
         succeed(&world.cache, &frozen);
-        world.cache.fail(&second, &Error::transient("down"));
+        world.cache.fail(&second, Error::transient("down"));
         let token = caller.join().expect("woken").expect("served");
         assert!(Arc::ptr_eq(&token, &check_at_rest(&world.cache)));
     });
