@@ -85,6 +85,24 @@ impl Backoff {
     }
 }
 
+/// What keeps flights from starting, and until when.
+pub(super) struct Failing {
+    pub(super) until: Timestamp,
+    pub(super) error: Error,
+}
+
+/// What a caller without a token is told.
+pub(super) fn no_attempt(failing: Option<Failing>, wait: Duration) -> Error {
+    match failing {
+        Some(failing) => failing.error.during_backoff(wait),
+        // A token is held for at least as long as the rest after its arrival, so a caller without a token is never told to
+        // rest; kept total rather than panicking on it.
+        None => {
+            Error::transient("the last token arrived less than a second ago").during_backoff(wait)
+        }
+    }
+}
+
 fn wait(policy: &RefreshPolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
     let steps = policy.steps(error.class());
     // The random part is as large as the step, so half of the longest is left to the step.

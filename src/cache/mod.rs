@@ -2,16 +2,20 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `state` | the state machine: no clock, no task, no I/O |
+//! | `state`, `decision` | the state machine and its answers: no clock, no task, no I/O |
+//! | `entries`, `entry` | what it keeps for each kind of token, and eviction |
 //! | `policy`, `backoff`, `budget` | its numbers and arithmetic |
 //! | `flight` | a fetch that many wait for |
 //! | `shared` | the lock around the state machine, and the lock-free view of the current token |
-//! | `fetch` | the task that flies a flight |
+//! | `fetch`, `shared/landing` | the task that flies a flight, and what its end changes |
 //! | `wait` | the future of a caller who waits |
 //! | `handle` | what users see |
 
 mod backoff;
 mod budget;
+mod decision;
+mod entries;
+mod entry;
 mod fetch;
 mod flight;
 mod handle;
@@ -23,9 +27,9 @@ mod state;
 mod sync;
 mod wait;
 
+pub(crate) use self::decision::Refusal;
 pub(crate) use self::flight::Flight;
 pub use self::handle::{Status, TokenCache};
 pub use self::policy::RefreshPolicy;
 pub(crate) use self::shared::{Cache, CacheConfig};
-pub(crate) use self::state::Refusal;
 pub(crate) use self::wait::Wait;

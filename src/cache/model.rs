@@ -14,8 +14,8 @@ use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 use tokio::runtime::{self, Runtime};
 
+use super::decision::Decision;
 use super::flight::{Flight, Outcome, Waiter};
-use super::state::Decision;
 use super::sync::Arc;
 use super::{Cache, CacheConfig, RefreshPolicy, Refusal, Wait};
 use crate::error::Error;

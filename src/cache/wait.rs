@@ -7,9 +7,9 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::decision::{Decision, Fallback};
 use super::flight::{Flight, Outcome, Waiter};
 use super::shared::Cache;
-use super::state::{Decision, Fallback};
 use super::sync::Arc;
 use crate::error::Error;
 use crate::grant::TokenRequest;

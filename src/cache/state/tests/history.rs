@@ -4,7 +4,7 @@
 //! the latest moment and accepts what lies between.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -722,7 +722,7 @@ impl<'a> World<'a> {
     fn check(&mut self) {
         for key in 0..KEYS {
             let request = &self.requests[key];
-            if !self.state.entries.contains_key(request) {
+            if self.state.entries.get(request).is_none() {
                 assert_ne!(key, 0, "the layer's own kind was evicted");
                 assert_eq!(self.kinds[key].flight, None, "evicted in flight");
                 if self.kinds[key].token.is_some() || self.kinds[key].outage.is_some() {
@@ -740,20 +740,7 @@ impl<'a> World<'a> {
         // The layer's own kind comes on top.
         let bound = self.max_entries + flying + 1;
         assert!(self.state.len() <= bound, "the bound is not kept");
-        let candidates: HashSet<_> = self.state.candidates.iter().collect();
-        assert_eq!(
-            candidates.len(),
-            self.state.candidates.len(),
-            "twice a candidate"
-        );
-        for (request, entry) in &self.state.entries {
-            let own = *request == self.requests[0];
-            assert_eq!(candidates.contains(request), entry.candidate && !own);
-            assert!(
-                entry.candidate || entry.flight.is_some(),
-                "never to be evicted"
-            );
-        }
+        self.state.entries.check(&self.requests[0]);
     }
 
     fn check_key(&self, key: usize) {

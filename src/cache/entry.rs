@@ -1,0 +1,119 @@
+//! One kind of token in the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::budget::Budget;
+use super::decision::Plan;
+use super::policy::RefreshPolicy;
+use crate::observe::Cause;
+use crate::token::{Timestamp, Token};
+
+/// What is known of one kind of token.
+pub(super) struct Entry<F> {
+    pub(super) token: Option<Arc<Token>>,
+    /// The token was refused by an API and is used only if it cannot be renewed.
+    pub(super) suspect: bool,
+    pub(super) flight: Option<Ticket<F>>,
+    pub(super) backoff: Option<Backoff>,
+    /// No renewal before this, whatever the server's `expires_in` says.
+    pub(super) rest_until: Timestamp,
+    budgets: Vec<(u64, Budget)>,
+    /// Since eviction last looked at it.
+    pub(super) used: bool,
+    /// In the list of candidates for eviction, or, for the layer's own kind of token, never to be.
+    pub(super) candidate: bool,
+}
+
+/// The flight under way for it.
+pub(super) struct Ticket<F> {
+    id: u64,
+    pub(super) handle: F,
+}
+
+impl<F> Entry<F> {
+    pub(super) fn new() -> Self {
+        Self {
+            token: None,
+            suspect: false,
+            flight: None,
+            backoff: None,
+            rest_until: Timestamp::ZERO,
+            budgets: Vec::new(),
+            // A newcomer has its first chance: what was just asked for is about to be fetched.
+            used: true,
+            candidate: true,
+        }
+    }
+
+    pub(super) fn live(&self, now: Timestamp) -> Option<&Arc<Token>> {
+        self.token.as_ref().filter(|token| token.live(now))
+    }
+
+    /// The end of the rest after the token's arrival, while it lasts.
+    pub(super) fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.suspect && self.rest_until > now).then_some(self.rest_until)
+    }
+
+    pub(super) fn depart(
+        &mut self,
+        flights: &mut u64,
+        cause: Cause,
+        depart: impl FnOnce(Plan) -> F,
+    ) -> F
+    where
+        F: Clone,
+    {
+        *flights += 1;
+        let handle = depart(Plan {
+            id: *flights,
+            cause,
+        });
+        self.flight = Some(Ticket {
+            id: *flights,
+            handle: handle.clone(),
+        });
+        handle
+    }
+
+    /// The flight is over. Whatever it brought, the token's freedom is decided anew by the next call.
+    pub(super) fn land(&mut self, id: u64) {
+        if self.flight.as_ref().is_some_and(|ticket| ticket.id == id) {
+            self.flight = None;
+        }
+        // Nor is it forgotten before anyone has used what the flight brought.
+        self.used = true;
+        if let Some(token) = &self.token {
+            token.set_free_until(Timestamp::ZERO);
+        }
+    }
+
+    pub(super) fn budget(
+        &mut self,
+        policy: &RefreshPolicy,
+        origin: u64,
+        now: Timestamp,
+    ) -> &mut Budget {
+        let known = self.budgets.iter().position(|(other, _)| *other == origin);
+        let place = known.unwrap_or_else(|| {
+            if self.budgets.len() >= MAX_BUDGETS {
+                // If all are being spent, the oldest goes.
+                let spare = self
+                    .budgets
+                    .iter_mut()
+                    .position(|(_, budget)| budget.is_new(policy, now));
+                self.budgets.remove(spare.unwrap_or(0));
+            }
+            self.budgets.push((origin, Budget::new(policy, now)));
+            self.budgets.len() - 1
+        });
+        &mut self.budgets[place].1
+    }
+}
+
+/// No successful flight follows another of its key within this time, so that no answer of a server makes us ask once per call.
+pub(super) const REST: Duration = Duration::from_secs(1);
+
+/// Origins whose 401s are remembered for each kind of token.
+const MAX_BUDGETS: usize = 64;
