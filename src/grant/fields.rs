@@ -79,7 +79,7 @@ impl Fields {
     }
 
     /// RFC 6749 §3.3 has a space-separated string; some servers send an array.
-    pub(super) fn scope(&self) -> Option<String> {
+    pub(super) fn scope(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
         let scope = match self.members.get("scope")? {
             Value::String(scope) => scope.clone(),
             Value::Array(scopes) => {
@@ -88,7 +88,7 @@ impl Fields {
             }
             _ => return None,
         };
-        Some(printable(&scope, MAX_SCOPE))
+        Some(printable(&mask(&scope), MAX_SCOPE))
     }
 
     /// The error code, by RFC 6749 §5.2 or in Apigee's shape.

@@ -38,7 +38,7 @@ pub(super) fn read(
         Err(refusal(status, fields.as_ref(), mask))
     };
     read.map_err(|error| {
-        let error = error.with_request_id(request_id(headers));
+        let error = error.with_request_id(request_id(headers, mask));
         // Servers put `Retry-After` on successes too, where it means nothing.
         let asked = (status.is_client_error() || status.is_server_error())
             .then(|| retry_after(headers, SystemTime::now()))
@@ -79,18 +79,22 @@ fn read_success(
             None => Error::invalid_response("the answer has no access_token").with_status(status),
         });
     };
-    check_type(&fields, accepted_types).map_err(|error| error.with_status(status))?;
+    check_type(&fields, accepted_types, mask).map_err(|error| error.with_status(status))?;
 
     let mut response = TokenResponse::new(token).map_err(|error| error.with_status(status))?;
     response.expires_in = fields.seconds("expires_in");
     response.refresh_in = fields.seconds("refresh_in");
-    response.scope = fields.scope();
+    response.scope = fields.scope(mask);
     response.lenient = fields.lenient || !content_type(&answer.headers).contains("json");
     Ok(response)
 }
 
 /// RFC 6749 §7.1: a client must not use a token of a type it does not know. `BearerToken` is Apigee's name for Bearer.
-fn check_type(fields: &Fields, accepted_types: &[String]) -> Result<(), Error> {
+fn check_type(
+    fields: &Fields,
+    accepted_types: &[String],
+    mask: &dyn Fn(&str) -> String,
+) -> Result<(), Error> {
     let Some(kind) = fields.text("token_type").filter(|kind| !kind.is_empty()) else {
         return Ok(());
     };
@@ -99,7 +103,7 @@ fn check_type(fields: &Fields, accepted_types: &[String]) -> Result<(), Error> {
     if known.any(|known| known.eq_ignore_ascii_case(kind)) {
         return Ok(());
     }
-    let kind = printable(kind, 64);
+    let kind = printable(&mask(kind), 64);
     Err(
         Error::invalid_response(format!("the token is of type \"{kind}\", not Bearer"))
             .with_advice(
@@ -132,7 +136,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The server's name for this exchange, which its operators can find in their logs.
-fn request_id(headers: &HeaderMap) -> Option<String> {
+fn request_id(headers: &HeaderMap, mask: &dyn Fn(&str) -> String) -> Option<String> {
     let names = [
         "x-request-id",
         "x-correlation-id",
@@ -141,7 +145,7 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
         "traceparent",
     ];
     let value = names.iter().find_map(|name| headers.get(*name))?;
-    let id = printable(value.to_str().ok()?, MAX_REQUEST_ID);
+    let id = printable(&mask(value.to_str().ok()?), MAX_REQUEST_ID);
     (!id.is_empty()).then_some(id)
 }
 
