@@ -1,0 +1,224 @@
+//! The answer to a token request, as any server may send it.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::Full;
+use tower::service_fn;
+use tower_oauth::{ClientAuth, ClientCredentials, Error, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth_fuzz::text;
+
+const FRAGMENTS: [&str; 128] = {
+    let mut fragments = [""; 128];
+    let known = [
+        "{",
+        "}",
+        "\"",
+        "\":\"",
+        "\",\"",
+        "\":",
+        ",\"",
+        "access_token",
+        "expires_in",
+        "token_type",
+        "Bearer",
+        "BearerToken",
+        "refresh_in",
+        "scope",
+        "error",
+        "error_description",
+        "ErrorCode",
+        "Error",
+        "invalid_client",
+        "server_error",
+        "null",
+        "true",
+        "1799",
+        "-1",
+        "1e999",
+        "0.5",
+        "[",
+        "]",
+        "=",
+        "&",
+        "+",
+        "%20",
+        "%",
+        "\\u0000",
+        "\\",
+        "\u{feff}",
+        SECRET,
+        TOKEN,
+        "<html>",
+        " ",
+        "\n",
+        "\"access_token\":\"",
+        "{\"error\":\"",
+        "\"error_description\":\"",
+        "\"expires_in\":",
+        "99999999999999999999",
+        "{\"a\":",
+        "é",
+    ];
+    let mut place = 0;
+    // The rest of the places are used again, so that most bytes mean something.
+    while place < fragments.len() {
+        fragments[place] = known[place % known.len()];
+        place += 1;
+    }
+    fragments
+};
+
+#[test]
+fn no_answer_panics_or_gets_a_secret_into_an_error() {
+    let (tokens, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
+    bolero::check!()
+        .with_test_time(Duration::from_secs(8))
+        .with_max_len(256)
+        .for_each(|input: &[u8]| {
+            let [status, header, body @ ..] = input else {
+                return;
+            };
+            for body in [body.to_vec(), text(body, &FRAGMENTS), object(body)] {
+                // What a server gives as its error code is shown as such, be it a token.
+                let has_code = String::from_utf8_lossy(&body).contains("rror");
+                let hidden = if has_code {
+                    &[SECRET][..]
+                } else {
+                    &[SECRET, TOKEN]
+                };
+                let read = ask(answer(*status, *header, body));
+                check(&read, hidden);
+                let count = if read.is_ok() { &tokens } else { &refusals };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    let counts = [tokens, refusals].map(AtomicU64::into_inner);
+    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
+}
+
+/// A JSON object of members that servers send, in any order, repeated and of any type.
+fn object(input: &[u8]) -> Vec<u8> {
+    let names = [
+        "access_token",
+        "expires_in",
+        "token_type",
+        "refresh_in",
+        "scope",
+        "error",
+        "error_description",
+        "ErrorCode",
+        "Error",
+        "x",
+    ];
+    let values = [
+        "null",
+        "true",
+        "1799",
+        "-1",
+        "1e999",
+        "[]",
+        "{}",
+        "\"1799\"",
+        "\"\"",
+        "\"Bearer\"",
+        "\"mac\"",
+        "\"invalid_client\"",
+        "\"slow_down\"",
+        "\"a\\u0007\\u00e9\"",
+    ];
+    let members: Vec<_> = input
+        .chunks_exact(2)
+        .map(|pair| {
+            let name = names[usize::from(pair[0]) % names.len()];
+            let value = values.get(usize::from(pair[1]) % (values.len() + 2));
+            match (name, value) {
+                ("access_token", None) => format!("\"{name}\":\"{TOKEN}\""),
+                (_, None) => format!("\"{name}\":\"the secret is {SECRET}\""),
+                (_, Some(value)) => format!("\"{name}\":{value}"),
+            }
+        })
+        .collect();
+    format!("{{{}}}", members.join(",")).into_bytes()
+}
+
+fn answer(status: u8, header: u8, body: Vec<u8>) -> Response<Full<Bytes>> {
+    // Mostly those that are read.
+    let statuses = [
+        200, 201, 204, 301, 400, 401, 403, 404, 408, 425, 429, 500, 503, 599,
+    ];
+    let status = statuses[usize::from(status) % statuses.len()];
+    let headers: [&[(HeaderName, &str)]; 8] = [
+        &[(CONTENT_TYPE, "application/json")],
+        &[(CONTENT_TYPE, "application/x-www-form-urlencoded")],
+        &[],
+        &[(RETRY_AFTER, "7")],
+        &[(RETRY_AFTER, "99999999999999999999999")],
+        &[
+            (RETRY_AFTER, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (CONTENT_TYPE, "\u{e9}"),
+        ],
+        &[(LOCATION, "https://elsewhere.example/")],
+        &[(HeaderName::from_static("x-request-id"), SECRET)],
+    ];
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status.try_into().expect("a status");
+    for (name, value) in headers[usize::from(header) % headers.len()] {
+        let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn ask(answer: Response<Full<Bytes>>) -> Result<TokenResponse, Error> {
+    let client = service_fn(
+        move |_: Request<Full<Bytes>>| -> Ready<Result<_, Infallible>> {
+            ready(Ok(answer.clone()))
+        },
+    );
+    let source =
+        ClientCredentials::builder("https://gw.example/token", ClientAuth::basic("key", SECRET))
+            .token_client(client)
+            .build()
+            .expect("a source");
+    let request = TokenRequest::new();
+    let answer = source.token(&request).now_or_never();
+    answer.expect("the client answers at once")
+}
+
+fn check(read: &Result<TokenResponse, Error>, hidden: &[&str]) {
+    let shows = |text: &str| hidden.iter().any(|hidden| text.contains(hidden));
+    let debug = format!("{read:?} {read:#?}");
+    assert!(!shows(&debug), "{debug}");
+    let Err(error) = read else { return };
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    for text in texts {
+        assert!(!shows(&text), "{text}");
+        assert!(
+            text.chars().all(|character| !character.is_control()),
+            "{text:?}"
+        );
+        assert!(text.len() < 2048, "{text}");
+    }
+    let classes = [
+        error.is_transient(),
+        error.is_rejected(),
+        error.is_invalid_response(),
+    ];
+    assert_eq!(classes.into_iter().filter(|is| *is).count(), 1);
+}
+
+const SECRET: &str = "hunter2-secret";
+const TOKEN: &str = "canary-token";
