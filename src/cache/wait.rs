@@ -123,15 +123,17 @@ impl Future for Wait {
                         continue;
                     }
                     ready!(timer.as_mut().poll(cx));
+                    let wait = overdue(this.cache, waiter.flight());
+                    if wait.is_zero() {
+                        // Also by those who can do without: nobody else waits for a renewal ahead of time.
+                        this.cache.lose(waiter.flight());
+                    }
                     let fallback = fallback.take();
                     if let Some(token) = fallback.filter(|token| token.live(this.cache.clock.now()))
                     {
                         return Poll::Ready(Ok(token));
                     }
-                    let wait = overdue(this.cache, waiter.flight());
-                    if wait.is_zero() {
-                        this.cache.lose(waiter.flight());
-                    } else {
+                    if !wait.is_zero() {
                         timer.reset(Instant::now() + wait);
                     }
                 }
