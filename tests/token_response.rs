@@ -249,9 +249,18 @@ async fn a_description_is_shown_as_one_short_line_of_printable_ascii() {
 
 // R26
 #[tokio::test(start_paused = true)]
-async fn where_the_two_forms_of_basic_differ_invalid_client_names_both() {
-    for (secret, names_both) in [("plain-secret", false), ("s+cret/", true)] {
-        let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
+async fn where_the_two_forms_of_basic_differ_an_unknown_client_is_told_both() {
+    let invalid_client = Answer::Error(401, "invalid_client");
+    let bad_scope = Answer::Error(400, "invalid_scope");
+    for (answer, secret, names_both) in [
+        (invalid_client.clone(), "plain-secret", false),
+        (invalid_client, "s+cret/", true),
+        (raw(401, &[], ""), "s+cret/", true),
+        (raw(403, &[], ""), "s+cret/", true),
+        (raw(404, &[], ""), "s+cret/", false),
+        (bad_scope, "s+cret/", false),
+    ] {
+        let endpoint = Endpoint::new().always(answer);
         let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
             .token_client(endpoint)
             .build()

@@ -52,8 +52,14 @@ impl ClientCredentials {
             credentials.mask(text)
         })
         .map_err(|error| {
-            let unknown_client = error.oauth_code() == Some("invalid_client")
-                || error.oauth_code().is_none() && error.status() == Some(StatusCode::UNAUTHORIZED);
+            // Without a code too: a client that is not known gets an empty 403 from one real server, and a bare 401 from others.
+            let unknown_client = match error.oauth_code() {
+                Some(code) => code == "invalid_client",
+                None => matches!(
+                    error.status(),
+                    Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                ),
+            };
             match credentials.advice().filter(|_| unknown_client) {
                 Some(advice) => error.with_advice(advice),
                 None => error,
