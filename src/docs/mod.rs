@@ -12,5 +12,8 @@ pub mod outage {}
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
 
+#[doc = include_str!("interop.md")]
+pub mod interop {}
+
 #[doc = include_str!("changelog.md")]
 pub mod changelog {}
