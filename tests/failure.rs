@@ -2,13 +2,22 @@
 
 mod support;
 
+use std::future::ready;
 use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
+use http_body_util::Full;
 use support::*;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
-use tower::{Layer, ServiceExt};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_oauth::{Error, ManualClock, OAuthLayer, RefreshPolicy, Secret, TokenRequest};
 
 const fn secs(seconds: u64) -> Duration {
@@ -187,6 +196,60 @@ async fn an_answer_that_asks_to_stay_away_ends_the_flight_and_is_obeyed() {
     }
 }
 
+/// A body that breaks off before its first byte.
+struct Torn;
+
+impl http_body::Body for Torn {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(Some(Err("connection reset".into())))
+    }
+}
+
+// K22, P32
+#[tokio::test(start_paused = true)]
+async fn a_refusal_speaks_by_its_status_and_retry_after_also_when_its_body_cannot_be_read() {
+    async fn refused<B>(status: u16, body: fn() -> B) -> (Error, usize)
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let client = service_fn(move |_: Request<Full<Bytes>>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let response = Response::builder().status(status);
+            let response = match status {
+                401 => response,
+                _ => response.header("retry-after", "20"),
+            };
+            ready(Ok::<_, BoxError>(response.body(body()).unwrap()))
+        });
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret").token_client(client);
+        let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+        (error, asked.load(Ordering::SeqCst))
+    }
+    let endless = || Full::from(vec![b' '; 2 << 20]);
+    for status in [429, 503] {
+        for (error, asked) in [
+            refused(status, || Torn).await,
+            refused(status, endless).await,
+        ] {
+            assert_eq!(asked, 1, "{error}");
+            assert!(error.is_transient(), "{error}");
+            assert_eq!(error.retry_after(), Some(secs(20)), "{error}");
+        }
+    }
+    for (error, asked) in [refused(401, || Torn).await, refused(401, endless).await] {
+        assert_eq!(asked, 1, "{error}");
+        assert!(error.is_rejected(), "{error}");
+    }
+}
+
 // K19
 #[tokio::test(start_paused = true)]
 async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {
@@ -311,9 +374,6 @@ async fn a_secret_that_changed_before_the_backoff_is_simply_read() {
 // R17
 #[tokio::test(start_paused = true)]
 async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let provider = Secret::provider(move || {

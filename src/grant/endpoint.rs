@@ -152,7 +152,12 @@ where
             let response = client.oneshot(request).await;
             let response = response.map_err(|error| failed(error.into()))?;
             let (parts, body) = response.into_parts();
-            let body = collect(body).await?;
+            let body = match collect(body).await {
+                Ok(body) => body,
+                // A refusal speaks by its status and `Retry-After`; a body that breaks off or is too large takes nothing from them.
+                Err(_) if !parts.status.is_success() => Zeroizing::default(),
+                Err(error) => return Err(error),
+            };
             Ok(Received {
                 answer: Answer {
                     status: parts.status,
