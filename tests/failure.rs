@@ -250,6 +250,26 @@ async fn a_refusal_speaks_by_its_status_and_retry_after_also_when_its_body_canno
     }
 }
 
+#[test]
+fn a_backoff_without_length_is_a_build_error() {
+    let second = secs(1);
+    for (first, without_token, with_token) in [
+        (Duration::ZERO, second, second),
+        (second, Duration::ZERO, second),
+        (second, second, Duration::ZERO),
+    ] {
+        let policy = RefreshPolicy::new;
+        for policy in [
+            policy().transient_backoff(first, without_token, with_token),
+            policy().rejected_backoff(first, without_token, with_token),
+        ] {
+            let error = builder(&Endpoint::new()).refresh_policy(policy).build();
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("backoff of 0"), "{error}");
+        }
+    }
+}
+
 // K19
 #[tokio::test(start_paused = true)]
 async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {

@@ -47,6 +47,18 @@ pub(crate) struct Steps {
     pub(crate) longest: Caps,
 }
 
+impl Steps {
+    /// Whether some step is none at all. Half of the longest is its random part, which may be nothing.
+    fn is_none(&self) -> bool {
+        let steps = [
+            self.first,
+            self.longest.without_token / 2,
+            self.longest.with_token / 2,
+        ];
+        steps.iter().any(Duration::is_zero)
+    }
+}
+
 /// An upper bound that depends on whether there is something to live on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caps {
@@ -242,7 +254,7 @@ impl RefreshPolicy {
             "max_flights or max_entries is 0, so no token could be kept"
         } else if self.max_flights > MAX_FLIGHTS {
             "max_flights is larger than a million"
-        } else if self.transient.first.is_zero() || self.rejected.first.is_zero() {
+        } else if self.transient.is_none() || self.rejected.is_none() {
             "a backoff of 0 would ask the token endpoint once per call"
         } else {
             return Ok(());
