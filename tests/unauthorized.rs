@@ -395,6 +395,20 @@ async fn a_healthy_api_never_waits_for_the_budget_of_another() {
     assert_eq!(endpoint.requests(), asked + 2);
 }
 
+// R20
+#[tokio::test(start_paused = true)]
+async fn a_hundred_apis_that_always_answer_401_cannot_make_a_storm_either() {
+    let endpoint = Endpoint::new();
+    let sick = Api::new(|_| unauthorized(INVALID_TOKEN));
+    let layer = layer(&endpoint);
+    for call in 0..2000 {
+        call_at(&layer, &sick, &format!("https://{}.example/", call % 100)).await;
+    }
+    // The budgets of 64 origins, which the others share once all are being spent.
+    let asked = endpoint.requests();
+    assert!((1 + 3..=1 + 3 * 64).contains(&asked), "{asked}");
+}
+
 // P26
 #[tokio::test(start_paused = true)]
 async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {

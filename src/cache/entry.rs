@@ -97,16 +97,20 @@ impl<F> Entry<F> {
     ) -> &mut Budget {
         let known = self.budgets.iter().position(|(other, _)| *other == origin);
         let place = known.unwrap_or_else(|| {
-            if self.budgets.len() >= MAX_BUDGETS {
-                // If all are being spent, the oldest goes.
-                let spare = self
-                    .budgets
-                    .iter_mut()
-                    .position(|(_, budget)| budget.is_new(policy, now));
-                self.budgets.remove(spare.unwrap_or(0));
+            let budget = (origin, Budget::new(policy, now));
+            if self.budgets.len() < MAX_BUDGETS {
+                self.budgets.push(budget);
+                return self.budgets.len() - 1;
             }
-            self.budgets.push((origin, Budget::new(policy, now)));
-            self.budgets.len() - 1
+            let mut budgets = self.budgets.iter_mut();
+            match budgets.position(|(_, known)| known.is_new(policy, now)) {
+                Some(spare) => {
+                    self.budgets[spare] = budget;
+                    spare
+                }
+                // All are being spent. A budget for each newcomer would be no bound at all, so it shares one.
+                None => (origin % MAX_BUDGETS as u64) as usize,
+            }
         });
         &mut self.budgets[place].1
     }
