@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use serde_json::Value;
 use support::*;
 
@@ -114,6 +116,31 @@ async fn every_row_of_the_table_comes_out_as_expected() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_not_utf8_spoil_only_the_member_they_stand_in() {
+    let latin1 = |status, body: &[u8]| {
+        Answer::Raw(Raw {
+            status,
+            headers: Vec::new(),
+            body: body.to_vec(),
+        })
+    };
+    let named =
+        b"{\"access_token\":\"TOK\",\"expires_in\":60,\"application_name\":\"Soci\xe9t\xe9\"}";
+    let endpoint = Endpoint::new().always(latin1(200, named));
+    let token = layer(&endpoint).tokens().token().await.unwrap();
+    assert_eq!(token.expose_secret(), "TOK");
+    assert_eq!(token.remaining(), Duration::from_secs(60));
+
+    let refused = b"{\"error\":\"invalid_client\",\"error_description\":\"refus\xe9\"}";
+    let error = error_of(latin1(400, refused)).await;
+    assert_eq!(error.oauth_code(), Some("invalid_client"));
+    assert_eq!(error.description(), Some("refus?"));
+
+    let spoilt = b"{\"access_token\":\"TO\xe9K\"}";
+    assert!(error_of(latin1(200, spoilt)).await.is_invalid_response());
+}
+
 async fn error_of(answer: Answer) -> tower_oauth::Error {
     let endpoint = Endpoint::new().always(answer);
     let layer = builder(&endpoint)
@@ -186,7 +213,7 @@ async fn a_refresh_token_is_ignored_and_never_shown() {
     let token = layer.tokens().token().await.unwrap();
     let shown = format!("{token:?} {:?} {layer:?}", layer.tokens());
     assert!(!shown.contains("canary"), "{shown}");
-    tokio::time::advance(std::time::Duration::from_secs(101)).await;
+    tokio::time::advance(Duration::from_secs(101)).await;
     layer.tokens().token().await.unwrap();
     assert!(
         endpoint

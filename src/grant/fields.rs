@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The members of an answer, from JSON or from a form.
 pub(super) struct Fields {
@@ -31,10 +31,12 @@ impl Fields {
             return Err(Unreadable::Empty);
         }
         if body[0] == b'{' {
-            return match serde_json::from_slice(body) {
+            // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
+            let text = Zeroizing::new(String::from_utf8_lossy(body).into_owned());
+            return match serde_json::from_str(&text) {
                 Ok(members) => Ok(Self {
                     members,
-                    lenient: false,
+                    lenient: text.as_bytes() != body,
                 }),
                 Err(error) if error.is_eof() => Err(Unreadable::Torn),
                 Err(_) => Err(Unreadable::Foreign),
