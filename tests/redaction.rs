@@ -178,6 +178,19 @@ async fn a_secret_that_the_server_echoes_is_masked() {
 
 // R24
 #[tokio::test(start_paused = true)]
+async fn a_content_type_that_echoes_the_secret_is_masked() {
+    let page = raw(200, &[("content-type", SECRET)], "<html>");
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", SECRET)
+        .token_client(Endpoint::new().always(page))
+        .build()
+        .unwrap();
+    let error = layer.tokens().token().await.unwrap_err();
+    assert_clean(&format!("{error} {error:?}"), "the error");
+    assert!(error.to_string().contains("(***)"), "{error}");
+}
+
+// R24
+#[tokio::test(start_paused = true)]
 async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean() {
     let (log, _guard) = record();
     let seen = Log::default();

@@ -65,7 +65,7 @@ fn read_success(
             return Err(Error::transient("the answer breaks off").with_status(status));
         }
         Err(Unreadable::Foreign) => {
-            let kind = content_type(&answer.headers);
+            let kind = content_type(&answer.headers, mask);
             return Err(Error::invalid_response(format!(
                 "the answer ({kind}) is not a token response"
             ))
@@ -85,7 +85,7 @@ fn read_success(
     response.expires_in = fields.seconds("expires_in");
     response.refresh_in = fields.seconds("refresh_in");
     response.scope = fields.scope(mask);
-    response.lenient = fields.lenient || !content_type(&answer.headers).contains("json");
+    response.lenient = fields.lenient || !content_type(&answer.headers, mask).contains("json");
     Ok(response)
 }
 
@@ -149,14 +149,14 @@ fn request_id(headers: &HeaderMap, mask: &dyn Fn(&str) -> String) -> Option<Stri
     (!id.is_empty()).then_some(id)
 }
 
-fn content_type(headers: &HeaderMap) -> Cow<'_, str> {
+fn content_type<'a>(headers: &'a HeaderMap, mask: &dyn Fn(&str) -> String) -> Cow<'a, str> {
     match headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
     {
         Some(kind) => {
             let kind = kind.split(';').next().unwrap_or_default();
-            Cow::Owned(printable(kind, 64).to_ascii_lowercase())
+            Cow::Owned(printable(&mask(kind), 64).to_ascii_lowercase())
         }
         None => Cow::Borrowed("no content type"),
     }
