@@ -9,6 +9,9 @@ pub mod ordering {}
 #[doc = include_str!("outage.md")]
 pub mod outage {}
 
+#[doc = include_str!("performance.md")]
+pub mod performance {}
+
 #[doc = include_str!("limitations.md")]
 pub mod limitations {}
 
