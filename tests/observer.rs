@@ -169,6 +169,17 @@ async fn a_narrower_scope_and_an_odd_answer_are_told() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_json_answer_is_not_odd_whatever_the_secret() {
+    let told = Told::default();
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "s")
+        .token_client(Endpoint::new())
+        .scope("a");
+    told.layer(layer).tokens().token().await.unwrap();
+    settle().await;
+    assert_eq!(told.take()[2..], ["finished no_token 1 127.0.0.1 ok"]);
+}
+
 #[test]
 fn causes_have_stable_names() {
     let names = [

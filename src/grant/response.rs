@@ -65,7 +65,10 @@ fn read_success(
             return Err(Error::transient("the answer breaks off").with_status(status));
         }
         Err(Unreadable::Foreign) => {
-            let kind = content_type(&answer.headers, mask);
+            let kind = match content_type(&answer.headers) {
+                Some(kind) => Cow::Owned(printable(&mask(kind), 64)),
+                None => Cow::Borrowed("no content type"),
+            };
             return Err(Error::invalid_response(format!(
                 "the answer ({kind}) is not a token response"
             ))
@@ -85,7 +88,9 @@ fn read_success(
     response.expires_in = fields.seconds("expires_in");
     response.refresh_in = fields.seconds("refresh_in");
     response.scope = fields.scope(mask);
-    response.lenient = fields.lenient || !content_type(&answer.headers, mask).contains("json");
+    let is_json = content_type(&answer.headers)
+        .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
+    response.lenient = fields.lenient || !is_json;
     Ok(response)
 }
 
@@ -149,17 +154,10 @@ fn request_id(headers: &HeaderMap, mask: &dyn Fn(&str) -> String) -> Option<Stri
     (!id.is_empty()).then_some(id)
 }
 
-fn content_type<'a>(headers: &'a HeaderMap, mask: &dyn Fn(&str) -> String) -> Cow<'a, str> {
-    match headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-    {
-        Some(kind) => {
-            let kind = kind.split(';').next().unwrap_or_default();
-            Cow::Owned(printable(&mask(kind), 64).to_ascii_lowercase())
-        }
-        None => Cow::Borrowed("no content type"),
-    }
+/// Without its parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    kind.split(';').next()
 }
 
 const MAX_REQUEST_ID: usize = 64;
