@@ -193,6 +193,13 @@ impl Destinations {
         Some(place as u64)
     }
 
+    fn origin_of(&self, uri: &Uri) -> Option<Origin> {
+        match uri.scheme() {
+            Some(_) => Origin::of_uri(uri),
+            None => self.assumed.clone(),
+        }
+    }
+
     #[cold]
     fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
         if self.pass_others {
@@ -205,7 +212,7 @@ impl Destinations {
                 "a CONNECT request never carries an access token",
                 "send it through a client without this layer, or call pass_other_origins()",
             )
-        } else if let Some(origin) = Origin::of_uri(uri) {
+        } else if let Some(origin) = self.origin_of(uri) {
             if self.allowed.is_empty() {
                 Error::destination(
                     format!("an access token would cross the network in the clear to {origin}"),

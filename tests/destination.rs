@@ -127,6 +127,29 @@ async fn a_bare_path_with_a_list_and_no_assumed_origin_is_a_clear_error() {
 
 // P35
 #[tokio::test(start_paused = true)]
+async fn an_assumed_origin_that_may_not_have_the_token_is_named_in_the_error() {
+    let endpoint = Endpoint::new();
+    let other = builder(&endpoint)
+        .allow_origin("https://api.example")
+        .assume_origin("https://other.example");
+    let plain = builder(&endpoint).assume_origin("http://plain.example");
+    for (builder, origin) in [
+        (other, "https://other.example:443"),
+        (plain, "http://plain.example:80"),
+    ] {
+        let layer = builder.build().unwrap();
+        let error = carried(&layer, get("/only/a/path")).await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_destination(), "{text}");
+        assert!(
+            text.contains(origin) && text.contains("allow_origin"),
+            "{text}"
+        );
+    }
+}
+
+// P35
+#[tokio::test(start_paused = true)]
 async fn connect_never_carries_the_token() {
     let endpoint = Endpoint::new();
     let request = || {
