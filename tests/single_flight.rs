@@ -123,6 +123,7 @@ async fn an_endpoint_that_never_answers_times_out_for_all_waiters_and_may_be_ask
     for error in errors {
         let error = ours(error.unwrap_err());
         assert!(error.is_timeout() && error.is_transient(), "{error}");
+        assert_eq!(error.endpoint(), Some("127.0.0.1"));
     }
     let asked = endpoint.requests();
     endpoint.set(Answer::Token(3600));

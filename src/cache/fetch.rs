@@ -62,7 +62,8 @@ async fn run(guard: Guard) {
             cache.watch.succeeded(&landing, &flight.request, &response);
         }
         End::Failed(error) => {
-            let (error, left) = cache.fail(flight, error.with_effort(attempts, latency));
+            let error = error.with_effort(attempts, latency);
+            let (error, left) = cache.fail(flight, error.at_endpoint(landing.endpoint));
             cache.watch.failed(&landing, &error, left);
         }
         End::Grounded(error) => {

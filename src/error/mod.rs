@@ -184,6 +184,14 @@ impl Error {
         self
     }
 
+    /// Names the endpoint of an error that came from no answer of it, such as a time limit.
+    pub(crate) fn at_endpoint(mut self, host: Option<&str>) -> Self {
+        if let Some(host) = host.filter(|_| self.cause.endpoint.is_none()) {
+            self.edit().endpoint = Some(host.into());
+        }
+        self
+    }
+
     pub(crate) fn with_effort(mut self, attempts: u32, elapsed: Duration) -> Self {
         let cause = self.edit();
         cause.attempts = attempts;
