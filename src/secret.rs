@@ -105,7 +105,9 @@ impl Secret {
                     })?
             }
             Source::Provider(provider) => provider().await.map_err(|source| {
-                Error::transient("the secret provider failed").with_source(source)
+                Error::transient("the secret provider failed")
+                    .with_advice("see the source of this error, which is the provider's own; requests resume by themselves")
+                    .with_source(source)
             })?,
         };
         let secret = without_line_break(secret);
@@ -195,6 +197,15 @@ mod tests {
             format!("{:?}", Secret::new("hunter2")),
             "Secret([redacted])"
         );
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_fails_sends_nobody_to_the_token_endpoint() {
+        let provider = || async { Err::<String, _>(std::io::Error::other("sealed")) };
+        let error = Secret::provider(provider).read().await.unwrap_err();
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.to_string(), "sealed");
+        assert!(!error.to_string().contains("token endpoint"), "{error}");
     }
 
     #[tokio::test]

@@ -279,7 +279,13 @@ async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {
             .refresh_policy(one_attempt())
             .build()
             .unwrap();
-        layer.tokens().token().await.unwrap_err();
+        let told = layer.tokens().token().await.unwrap_err().to_string();
+        let obeyed = told.contains("next attempt in");
+        assert_eq!(
+            obeyed,
+            value == "soon",
+            "no promise that is not kept: {told}"
+        );
         let wait = layer
             .tokens()
             .token()

@@ -1,6 +1,5 @@
 //! The task that flies a flight: its attempts, its time limits, and what happens when it dies.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -46,8 +45,8 @@ async fn run(guard: Guard) {
     let work = AssertUnwindSafe(fly(cache, flight, started + limit, &mut attempts)).catch_unwind();
     let end = match timeout(limit, work).await {
         Ok(Ok(end)) => end,
-        Ok(Err(panic)) => End::Failed(panicked(&*panic)),
-        Err(_) => End::Failed(Error::timed_out(format!("nothing came within {limit:?}"))),
+        Ok(Err(_)) => End::Failed(panicked()),
+        Err(_) => End::Failed(Error::timed_out(format!("no token within {limit:.1?}"))),
     };
     let latency = started.elapsed();
     let landing = Landing {
@@ -95,9 +94,8 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
         }
         cache.end_backoff(&flight.request);
     }
-    let Ok(_permit) = cache.permits.acquire().await else {
-        return End::Failed(Error::transient("the layer is being dropped"));
-    };
+    let permit = cache.permits.acquire().await;
+    let _permit = permit.expect("nothing closes the semaphore");
     if let Err(error) = cache.may_depart(&flight.request) {
         return End::Grounded(error);
     }
@@ -141,12 +139,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Callers wait for this look at the credentials, so a provider that hangs costs no more than this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-fn panicked(payload: &(dyn Any + Send)) -> Error {
-    // The message of a panic is the user's own text and may hold anything, so it is not repeated here; the panic hook has
-    // printed it.
-    let _ = payload;
-    Error::transient("the token source panicked")
-        .with_advice("the panic message is on standard error; mend the TokenSource")
+/// The message of a panic is the user's own text and may hold anything, so it is not repeated; the panic hook has told it.
+fn panicked() -> Error {
+    Error::transient("the token source panicked").with_advice(
+        "look for the panic's own message; it comes from the TokenSource, the token client or the secret provider",
+    )
 }
 
 #[cfg(test)]

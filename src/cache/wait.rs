@@ -149,7 +149,7 @@ fn overdue(cache: &Cache, flight: &Flight) -> Duration {
 
 fn abandoned() -> Error {
     Error::transient("every token request was dropped by its runtime before it ended")
-        .with_advice("the tokio runtime is shutting down")
+        .with_advice("the tokio runtime is shutting down; call from one that is not")
 }
 
 const GRACE: Duration = Duration::from_millis(500);

@@ -70,7 +70,9 @@ impl fmt::Display for BuildError {
                  dangerous_http_token_endpoint() where the network is yours"
             ),
             Self::ClientId { reason } => write!(f, "client id: {reason}"),
-            Self::ClientSecret => f.write_str("client secret: it has control characters"),
+            Self::ClientSecret => f.write_str(
+                "client secret: it has control characters; look for a line break at its end",
+            ),
             Self::Scope { scope } => write!(
                 f,
                 "scope: {scope:?} is not a scope token (visible ASCII without '\"' and '\\')"

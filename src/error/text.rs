@@ -57,10 +57,12 @@ impl fmt::Display for Error {
         if let Some(advice) = self.advice() {
             write!(f, "; {advice}")?;
         }
-        if let Some(wait) = self.retry_after() {
-            write!(f, "; next attempt in {wait:.1?}")?;
+        // What the server asks for may be longer than we obey, so it is not told as our own next attempt.
+        match (self.next_attempt_in, cause.retry_after) {
+            (Some(wait), _) => write!(f, "; next attempt in {wait:.1?}"),
+            (None, Some(asked)) => write!(f, "; Retry-After: {} s", asked.as_secs()),
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 }
 
