@@ -271,3 +271,26 @@ impl Default for RefreshPolicy {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_lets_no_token_come_is_refused() {
+        let zero = Duration::ZERO;
+        let new = RefreshPolicy::new;
+        for policy in [
+            new().attempts(0),
+            new().attempt_timeout(zero),
+            new().flight_timeout(zero),
+            new().max_flights(0),
+            new().max_flights(usize::MAX),
+            new().max_entries(0),
+        ] {
+            let error = policy.check().expect_err("a setting that makes no sense");
+            assert!(matches!(error, BuildError::Policy { .. }), "{policy:?}");
+        }
+        assert!(new().check().is_ok());
+    }
+}
