@@ -1,5 +1,6 @@
 //! The layer: where a user begins.
 
+use std::env::VarError;
 use std::fmt;
 use std::sync::Arc;
 
@@ -63,24 +64,32 @@ impl OAuthLayer {
         OAuthLayerBuilder::new(ClientCredentials::builder(token_url, auth))
     }
 
-    /// Starts building a layer from `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET` and, if it is set,
-    /// `OAUTH_SCOPE`.
+    /// The same from `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET` and, if it is set, `OAUTH_SCOPE`.
+    ///
+    /// The variables are read once, here. Everything else is set on the builder; for another client authentication, or a secret from a
+    /// file, use [`client_credentials_with`](Self::client_credentials_with).
     ///
     /// # Errors
     ///
-    /// [`BuildError::Environment`] names the variable that is missing, [`BuildError::Scope`] a scope outside the grammar.
+    /// [`BuildError::Environment`] names the variable that is missing or not Unicode. What is wrong with a value is reported by
+    /// [`build`](OAuthLayerBuilder::build).
     pub fn from_env() -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
-        let read =
-            |variable| std::env::var(variable).map_err(|_| BuildError::Environment { variable });
+        Self::from_variables(|name| std::env::var(name))
+    }
+
+    fn from_variables(
+        read: impl Fn(&str) -> Result<String, VarError>,
+    ) -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
+        let required = |variable| read(variable).map_err(|_| BuildError::Environment { variable });
         let builder = Self::client_credentials(
-            read("OAUTH_TOKEN_URL")?,
-            read("OAUTH_CLIENT_ID")?,
-            read("OAUTH_CLIENT_SECRET")?,
+            required("OAUTH_TOKEN_URL")?,
+            required("OAUTH_CLIENT_ID")?,
+            required("OAUTH_CLIENT_SECRET")?,
         );
-        Ok(match std::env::var("OAUTH_SCOPE") {
-            Ok(scope) => builder.scope(scope),
-            Err(_) => builder,
-        })
+        match read("OAUTH_SCOPE") {
+            Err(VarError::NotPresent) => Ok(builder),
+            _ => Ok(builder.scope(required("OAUTH_SCOPE")?)),
+        }
     }
 
     /// A layer with a token source of your own, and every other setting at its default.
@@ -149,5 +158,62 @@ impl<R> fmt::Debug for OAuthLayer<R> {
         f.debug_struct("OAuthLayer")
             .field("shared", &self.shared)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Variable = (&'static str, Result<&'static str, VarError>);
+
+    const REQUIRED: [(&str, &str); 3] = [
+        ("OAUTH_TOKEN_URL", "https://gw.example/token"),
+        ("OAUTH_CLIENT_ID", "id"),
+        ("OAUTH_CLIENT_SECRET", "canary"),
+    ];
+
+    /// What comes of the required variables, one of them changed or one more.
+    fn read_with(other: Variable) -> Result<TokenRequest, BuildError> {
+        let required = REQUIRED.map(|(name, value)| (name, Ok(value)));
+        let builder = OAuthLayer::from_variables(|name| {
+            let known = [other.clone()].into_iter().chain(required.clone());
+            let mut values = known.filter(|(known, _)| *known == name);
+            let value = values
+                .next()
+                .map_or(Err(VarError::NotPresent), |(_, value)| value);
+            value.map(String::from)
+        })?;
+        assert!(!format!("{builder:?}").contains("canary"));
+        let never = tower::service_fn(|_| async {
+            Err::<http::Response<String>, _>(std::io::Error::other("never called"))
+        });
+        Ok(builder.token_client(never).build()?.token_request().clone())
+    }
+
+    fn not_unicode() -> VarError {
+        VarError::NotUnicode("canary".into())
+    }
+
+    #[test]
+    fn the_environment_names_url_id_secret_and_perhaps_a_scope() {
+        let none = read_with(("UNRELATED", Ok("x"))).unwrap();
+        assert_eq!(none, TokenRequest::new());
+        let two = read_with(("OAUTH_SCOPE", Ok("a b"))).unwrap();
+        assert_eq!(two, TokenRequest::new().scope("a b").unwrap());
+        let empty = read_with(("OAUTH_SCOPE", Ok(""))).unwrap();
+        assert_eq!(empty, TokenRequest::new());
+    }
+
+    #[test]
+    fn a_variable_that_is_missing_or_not_unicode_is_named_and_not_printed() {
+        let required = REQUIRED.map(|(name, _)| (name, Err(VarError::NotPresent)));
+        let unreadable = ["OAUTH_CLIENT_SECRET", "OAUTH_SCOPE"];
+        let unreadable = unreadable.map(|name| (name, Err(not_unicode())));
+        for other in required.into_iter().chain(unreadable) {
+            let error = read_with(other.clone()).unwrap_err();
+            assert!(matches!(error, BuildError::Environment { variable } if variable == other.0));
+            assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+        }
     }
 }
