@@ -257,6 +257,7 @@ impl<S, B> Bearer<S, B> {
     /// Whether the answer says that the token was refused, and the cache that wants to know.
     #[inline]
     fn refused<ResB>(&self, answer: &mut Response<ResB>) -> Option<Arc<Cache>> {
+        // A 403 never means a refused token by itself, but its challenge is for the caller to see.
         let suspicious = answer.status() == StatusCode::FORBIDDEN
             || challenge::is_suspicious(answer.status(), answer.headers(), &self.token.refusals);
         if suspicious {

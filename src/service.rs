@@ -85,8 +85,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
         let extensions = request.extensions();
-        let is_own = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
-        if is_own || extensions.get::<NoToken>().is_some() {
+        let keeps = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
+        if keeps || extensions.get::<NoToken>().is_some() {
             return ResponseFuture::pass(self.inner.call(request));
         }
         let origin = match shared.destinations.judge(&request) {

@@ -61,7 +61,6 @@ impl<F: Clone> State<F> {
         can_change: bool,
         depart: impl FnOnce(Plan) -> F,
     ) -> Decision<F> {
-        self.entries.admit(request);
         let failing = self.failing(request, now);
         let policy = &self.policy;
         let entry = self.entries.admit(request);

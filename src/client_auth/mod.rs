@@ -91,9 +91,9 @@ impl ClientAuth {
         Err(BuildError::ClientId { reason })
     }
 
-    /// The secret, for an authenticator that this process can show again.
-    pub(crate) fn secret(&self) -> Option<&Secret> {
-        self.secret.as_ref()
+    /// Whether a later attempt may authenticate with another secret.
+    pub(crate) fn can_change(&self) -> bool {
+        self.secret.as_ref().is_some_and(Secret::can_change)
     }
 
     /// What this attempt authenticates with, read anew.

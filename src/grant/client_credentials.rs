@@ -16,7 +16,6 @@ use super::source::{TokenFuture, TokenSource};
 use super::{TokenRequest, request, response};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{BoxError, BuildError, Error};
-use crate::secret::Secret;
 use crate::token::TokenResponse;
 
 /// Gets tokens from a token endpoint with the client's own credentials.
@@ -89,7 +88,7 @@ impl TokenSource for ClientCredentials {
     }
 
     fn credentials_can_change(&self) -> bool {
-        self.auth.secret().is_some_and(Secret::can_change)
+        self.auth.can_change()
     }
 
     fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use metrics::{Label, counter, histogram};
 
 use super::{Event, Observer};
-use crate::error::Class;
 
 /// Counts the events for the [`metrics`] facade.
 ///
@@ -66,10 +65,7 @@ impl Observer for Metrics {
                     self.layer(),
                     endpoint,
                     Label::new("cause", cause.name()),
-                    Label::new(
-                        "outcome",
-                        error.map_or("ok", |error| Class::name(error.class())),
-                    ),
+                    Label::new("outcome", error.map_or("ok", |error| error.class().name())),
                 ];
                 counter!("tower_oauth_fetches_total", labels.clone()).increment(1);
                 histogram!("tower_oauth_fetch_duration_seconds", labels)
