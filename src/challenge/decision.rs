@@ -1,4 +1,4 @@
-//! Whether an answer means that the token was refused (rule R19), as a pure function
+//! Whether an answer means that the token was refused (rule R19), as a pure function.
 //!
 //! Only a refused token is worth a renewal; any other refusal would come back with a new token as well.
 
@@ -7,24 +7,24 @@ use http::status::StatusCode;
 
 use super::Challenges;
 
-/// What an answer says about the token that its request carried
+/// What an answer says about the token that its request carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing in the answer speaks against the token
+    /// Nothing in the answer speaks against the token.
     Accepted,
-    /// The token was refused: renew
+    /// The token was refused: renew.
     Refused,
-    /// The request was refused in a way that a new token would not cure
+    /// The request was refused in a way that a new token would not cure.
     Denied,
 }
 
-/// Whether [`decide`] has to look; when this is false, its verdict is not [`Verdict::Refused`]
+/// Whether [`decide`] has to look; when this is false, its verdict is not [`Verdict::Refused`].
 #[inline]
 pub(crate) fn is_suspicious(status: StatusCode, headers: &HeaderMap, also: &[StatusCode]) -> bool {
     is_unauthorized(status, also) || is_grpc_unauthenticated(status, headers)
 }
 
-/// Judges an answer; `also` holds the statuses that count as a 401 besides 401 itself
+/// Judges an answer; `also` holds the statuses that count as a 401 besides 401 itself.
 pub(crate) fn decide(
     status: StatusCode,
     headers: &HeaderMap,

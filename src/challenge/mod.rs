@@ -1,4 +1,19 @@
-//! What an API says in `WWW-Authenticate`, and whether it means that the token was refused
+//! What an API says in `WWW-Authenticate`, and whether it means that the token was refused.
+//!
+//! When a request that carried a token is answered with 401 or 403, with a status named by
+//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or with `grpc-status: 16`, the layer leaves the challenges in the answer's
+//! extensions, if there are any:
+//!
+//! ```
+//! use tower_oauth::challenge::Challenges;
+//!
+//! # fn show(response: http::Response<()>) {
+//! let challenges = response.extensions().get::<Challenges>();
+//! if let Some(bearer) = challenges.and_then(Challenges::bearer) {
+//!     eprintln!("{:?}, wants scope {:?}", bearer.error(), bearer.scope());
+//! }
+//! # }
+//! ```
 //!
 //! The grammar is RFC 9110 §11.6.1, read leniently, because what real servers send often departs from it:
 //!
@@ -25,7 +40,7 @@ use http::header::WWW_AUTHENTICATE;
 
 pub(crate) use decision::{Verdict, decide, is_suspicious};
 
-/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1)
+/// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1).
 ///
 /// See the module docs for how it is read and what is kept of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,17 +52,20 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// The authentication scheme as the server wrote it, such as `Bearer`
+    /// The authentication scheme as the server wrote it, such as `Bearer`.
+    #[must_use]
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// Whether this is a challenge of `scheme`, in any ASCII case
+    /// Whether this is a challenge of `scheme`, in any ASCII case.
+    #[must_use]
     pub fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    /// The value of the parameter `name`, in any ASCII case; the first where the server repeats it
+    /// The value of the parameter `name`, in any ASCII case; the first where the server repeats it.
+    #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params
             .iter()
@@ -55,70 +73,80 @@ impl Challenge {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The protection space (RFC 9110 §11.5)
+    /// The protection space (RFC 9110 §11.5).
+    #[must_use]
     pub fn realm(&self) -> Option<&str> {
         self.param("realm")
     }
 
-    /// The error code, such as `invalid_token` (RFC 6750 §3.1); `None` when it is absent or empty
+    /// The error code, such as `invalid_token` (RFC 6750 §3.1); `None` when it is absent or empty.
+    #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.param("error").filter(|code| !code.is_empty())
     }
 
-    /// The server's explanation for developers: printable ASCII, at most 256 bytes
+    /// The server's explanation for developers: printable ASCII, at most 256 bytes.
+    #[must_use]
     pub fn error_description(&self) -> Option<&str> {
         self.param("error_description")
     }
 
-    /// The scope that the resource asks for, space-separated (RFC 6750 §3)
+    /// The scope that the resource asks for, space-separated (RFC 6750 §3).
+    #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.param("scope")
     }
 
-    /// The claims that a token must carry, as sent with `insufficient_claims`
+    /// The claims that a token must carry, as sent with `insufficient_claims`.
+    #[must_use]
     pub fn claims(&self) -> Option<&str> {
         self.param("claims")
     }
 
-    /// Where the metadata of the protected resource is to be found (RFC 9728 §5.1)
+    /// Where the metadata of the protected resource is to be found (RFC 9728 §5.1).
+    #[must_use]
     pub fn resource_metadata(&self) -> Option<&str> {
         self.param("resource_metadata")
     }
 
-    /// The bare value that schemes such as `Negotiate` send in place of parameters
+    /// The bare value that schemes such as `Negotiate` send in place of parameters.
+    #[must_use]
     pub fn token68(&self) -> Option<&str> {
         self.token68.as_deref()
     }
 }
 
-/// All challenges of an answer, in order
+/// All challenges of an answer, in order.
 ///
 /// See the module docs for how they are read and how many are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Challenges(Vec<Challenge>);
 
 impl Challenges {
-    /// Reads every `WWW-Authenticate` line of an answer's headers
+    /// Reads every `WWW-Authenticate` line of an answer's headers.
     ///
     /// What cannot be read is left out; the result is empty when nothing could be.
+    #[must_use]
     pub fn parse(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(WWW_AUTHENTICATE).iter();
         Self(parse::parse(lines.map(|line| line.as_bytes())))
     }
 
-    /// Reads a single header value
+    /// Reads a single header value.
     ///
     /// What cannot be read is left out; the result is empty when nothing could be.
+    #[must_use]
     pub fn parse_value(bytes: &[u8]) -> Self {
         Self(parse::parse([bytes].into_iter()))
     }
 
-    /// The challenges in the order of the answer
+    /// The challenges in the order of the answer.
     pub fn iter(&self) -> std::slice::Iter<'_, Challenge> {
         self.0.iter()
     }
 
-    /// The Bearer challenge that decides: the first one with an error, else the first one
+    /// The Bearer challenge that decides: the first one with an error, else the first one.
+    #[must_use]
     pub fn bearer(&self) -> Option<&Challenge> {
         let mut bearers = self.iter().filter(|challenge| challenge.is("Bearer"));
         let first = bearers.clone().next();
@@ -127,7 +155,8 @@ impl Challenges {
             .or(first)
     }
 
-    /// Whether the answer held no challenge that could be read
+    /// Whether the answer held no challenge that could be read.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The `WWW-Authenticate` parser: a single pass over bytes that neither fails nor panics
+//! The `WWW-Authenticate` parser: a single pass over bytes that neither fails nor panics.
 //!
 //! The work is linear in the input. A quoted string may be read twice, once in search of its end and once more when it
 //! turns out to be malformed, but never a third time: only a quote that no backslash precedes can begin a value, and
@@ -182,12 +182,12 @@ fn is_gap(byte: u8) -> bool {
     is_space(byte) || matches!(byte, b',' | b';')
 }
 
-/// RFC 9110 §5.6.2
+/// RFC 9110 §5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// RFC 9110 §11.2, without the padding
+/// RFC 9110 §11.2, without the padding.
 fn is_token68(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
 }
@@ -519,7 +519,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-            Challenges::parse_value(&bytes);
+            let _ = Challenges::parse_value(&bytes);
         }
 
         #[test]
