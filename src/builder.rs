@@ -48,12 +48,12 @@ impl<G> OAuthLayerBuilder<G> {
         }
     }
 
-    /// The scopes to ask for, space-separated (RFC 6749 §3.3). Default: none sent, and the server gives its default.
+    /// Adds scopes to ask for, space-separated (RFC 6749 §3.3). Default: none sent, and the server gives its default.
     pub fn scope(self, scope: impl AsRef<str>) -> Self {
         self.ask(|request| request.scope(scope))
     }
 
-    /// The scopes to ask for, one by one.
+    /// Adds scopes to ask for, one by one.
     pub fn scopes<I>(self, scopes: I) -> Self
     where
         I: IntoIterator,
@@ -62,7 +62,7 @@ impl<G> OAuthLayerBuilder<G> {
         self.ask(|request| request.scopes(scopes))
     }
 
-    /// The `audience` parameter that some servers ask for.
+    /// The `audience` parameter that some servers ask for. Default: not sent.
     pub fn audience(self, audience: impl Into<String>) -> Self {
         self.ask(|request| Ok(request.audience(audience)))
     }
@@ -94,7 +94,7 @@ impl<G> OAuthLayerBuilder<G> {
         })
     }
 
-    /// Sends requests for other origins without a token. Default: they fail.
+    /// Sends requests for origins that may not get the token as they are, without one. Default: they fail.
     pub fn pass_other_origins(self) -> Self {
         self.destine(|destinations| {
             destinations.pass_others = true;
@@ -128,19 +128,20 @@ impl<G> OAuthLayerBuilder<G> {
         self
     }
 
-    /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419.
+    /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
+    /// more. Default: 401 alone.
     pub fn refused_status(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
         self
     }
 
-    /// When tokens are renewed, how long a fetch may take, and how failures back off.
+    /// When tokens are renewed, how long a fetch may take, and how failures back off. Default: [`RefreshPolicy::new`].
     pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Is told what happens in the cache. May be called again for more observers.
+    /// An observer that is told what happens in the cache. May be called again for more.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.watch.add(observer);
         self

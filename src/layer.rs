@@ -20,6 +20,11 @@ use crate::service::{OAuth, Shared};
 /// Clones share one token cache, and so do all the services they make: clone the layer for each client that calls the same gateway.
 ///
 /// `R` says whether a request is sent again after a 401, see [`replay_unauthorized`](Self::replay_unauthorized).
+///
+/// # Ordering
+///
+/// Innermost, next to the HTTP client, with retry, timeout, limits and redirects outside. Why, and what happens otherwise:
+/// [`docs::ordering`](crate::docs::ordering).
 #[derive(Clone)]
 #[must_use]
 pub struct OAuthLayer<R = NoReplay> {
@@ -117,14 +122,17 @@ impl<R> OAuthLayer<R> {
     ///
     /// Each request is cloned before it is sent, headers and all, which is what this costs; so the body must be `Clone`. A
     /// request is not sent again when the renewed token is the refused one, or when this API has spent the renewals that its 401s may
-    /// cause. If renewing fails, the 401 is returned. An answer to a second request has [`Replayed`](crate::Replayed) in its extensions.
+    /// cause. If renewing fails, or the inner service does not become ready again, the 401 is returned; it is held back meanwhile, for as long
+    /// as a flight may take ([`RefreshPolicy::flight_timeout`](crate::RefreshPolicy::flight_timeout)). An answer to a second request has
+    /// [`Replayed`](crate::Replayed) in its extensions.
     ///
     /// Only for APIs where a request that was answered with 401 has had no effect, which RFC 9110 §15.5.2 leads one to expect.
     pub fn replay_unauthorized(self) -> OAuthLayer<CloneBody> {
         self.replay_with(CloneBody)
     }
 
-    /// The same for bodies that cannot be cloned, or only sometimes: the hook makes the second body.
+    /// The same for bodies that cannot be cloned, or only sometimes: the hook makes the second body. It is a
+    /// [`ReplayBody`](crate::ReplayBody) for the body type in use, and `Clone`; [`EmptyBody`](crate::EmptyBody) is a ready-made one.
     pub fn replay_with<H>(self, hook: H) -> OAuthLayer<H> {
         OAuthLayer {
             shared: self.shared,
@@ -138,7 +146,7 @@ impl<R> OAuthLayer<R> {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
-    /// What kind of token this layer asks for: a start for a [`TokenRequest`] that differs in one thing.
+    /// What kind of token this layer asks for: a start for a [`TokenRequest`] that asks for more.
     #[must_use]
     pub fn token_request(&self) -> &TokenRequest {
         self.shared.cache.own()

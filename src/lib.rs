@@ -36,7 +36,8 @@
 //!    the next attempt is. No error is for ever.
 //! 4. **A 401 concerns only the token it refused**, and an API that always answers 401 cannot make us storm the token endpoint.
 //! 5. **Secrets do not leak**: not into errors, logs or `Debug`, and not to an origin that was not meant.
-//! 6. **The cached path is free**: no lock, no box, no allocation.
+//! 6. **The cached path is free**: no lock, no box, no allocation. (Another kind of token than the layer's own costs one look-up under a
+//!    lock.)
 //!
 //! They are spelled out, rule by rule, in the page on rules ([`docs::rules`]); what the crate does not do is in
 //! [`docs::limitations`].
@@ -61,6 +62,11 @@
 //!
 //! Where it goes relative to other layers and clients, one by one and with tests: [`docs::ordering`].
 //!
+//! # Runtime
+//!
+//! A token is fetched by a task of its own on the tokio runtime of the call that first needs it, with time enabled. Outside of a
+//! runtime such a call is an error; in one whose timers are off it panics. Calls that find a token in the cache need no runtime.
+//!
 //! # Errors
 //!
 //! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to be had by `downcast_ref`. Its
@@ -72,10 +78,10 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
-//! | `metrics` | | `observe::Metrics`: counters and durations for the `metrics` facade |
-//! | `tower-http` | | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
-//! | `tonic` | | `grpc_status`: our errors as `UNAVAILABLE` and `UNAUTHENTICATED` to gRPC clients |
-//! | `test-util` | | `ManualClock`, a clock that a test can move |
+//! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
+//! | `tower-http` | no | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
+//! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE` and `UNAUTHENTICATED` to gRPC clients |
+//! | `test-util` | no | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Not for the tests and examples of the package, whose helpers may panic.
 #![warn(clippy::unwrap_used)]

@@ -6,7 +6,8 @@ use http_body::Body;
 /// Makes the copy of a body that is sent again when the API refuses the token.
 ///
 /// The copy is made before the request goes out, since the first one is used up by then; so an implementation should be
-/// cheap, and say `None` for a body it cannot or should not copy. Closures implement it:
+/// cheap, and say `None` for a body it cannot or should not copy. The layer and its services clone the hook with themselves, so it
+/// must be `Clone`. Closures implement it:
 ///
 /// ```no_run
 /// use bytes::Bytes;
@@ -31,7 +32,7 @@ pub struct NoReplay;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
-/// Replays requests without a body, for body types that cannot be cloned, such as hyper's `Incoming` behind a default.
+/// Replays requests without a body, for body types that cannot be cloned but have a default, such as a stream that may be empty.
 ///
 /// A body counts as empty when it says so at once ([`Body::is_end_stream`]); the second one is `B::default()`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -22,8 +22,8 @@ use crate::error::{BoxError, BuildError, Error};
 /// ```
 ///
 /// A secret that is read again may change under a running service: the next token request uses the new one, and a change
-/// ends the backoff that the old one caused. One trailing line break is cut off. `Debug` shows no character of a value, and
-/// the bytes are wiped when they are dropped.
+/// ends the backoff that the old one caused. One line break at the end of what is read is cut off; a fixed value must have none. `Debug` shows
+/// no character of a value, and the bytes are wiped when they are dropped.
 #[derive(Clone)]
 pub struct Secret(Source);
 
@@ -37,13 +37,13 @@ enum Source {
 type Provider = Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, BoxError>> + Send + Sync>;
 
 impl Secret {
-    /// A fixed value.
+    /// A fixed value. One with control characters is a [`BuildError::ClientSecret`].
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
         Self(Source::Value(SecretString::from(value.into())))
     }
 
-    /// A file, read for each token request, off the async threads.
+    /// A file of UTF-8 text, read for each token request, off the async threads.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(PathBuf::into_boxed_path(path.into()).into()))
@@ -51,7 +51,8 @@ impl Secret {
 
     /// A function that brings the secret, called for each token request.
     ///
-    /// It runs inside the token request's time limit. Its error is kept as the source of the [`Error`] that callers see, so it
+    /// It runs inside the token request's time limit. During a backoff it is called once a second at most, to see whether the secret has
+    /// changed, and has a second to say so. Its error is kept as the source of the [`Error`] that callers see, so it
     /// must not contain the secret.
     #[must_use]
     pub fn provider<F, Fut, T, E>(provider: F) -> Self

@@ -25,6 +25,8 @@ pub(crate) struct Shared {
 }
 
 /// The middleware of [`OAuthLayer`](crate::OAuthLayer): sets `Authorization: Bearer …` on every request. See the crate's page.
+///
+/// `S: Clone` is needed to call it: a request that waits for a token takes the instance with it that was polled ready.
 pub struct OAuth<S, R = NoReplay> {
     inner: S,
     shared: Arc<Shared>,
@@ -56,7 +58,7 @@ impl<S, R> OAuth<S, R> {
         &self.inner
     }
 
-    /// The service inside.
+    /// The service inside, to change it.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }

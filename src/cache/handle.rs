@@ -48,7 +48,11 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The [`Error`] of the flight, or, during backoff, the stored one at once.
+    /// The [`Error`] of the flight, or, during backoff, the stored one at once. Also when there is no live token and no tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait on a tokio runtime whose timers are off.
     ///
     /// # Cancel safety
     ///
@@ -59,13 +63,19 @@ impl TokenCache {
         Ok(AccessToken::new(token, self.cache.clock.now()))
     }
 
-    /// Like [`token`](Self::token), but ends a backoff first, so that the next attempt starts now.
+    /// Like [`token`](Self::token), but ends a backoff first, so that the next attempt starts now. With a fresh token it sends nothing.
     ///
-    /// For start-up and readiness checks. With a live token it sends nothing.
+    /// For start-up, and for an operator who does not want to wait. The backoff of the endpoint is shared, so it ends for every kind of token.
+    /// A probe that comes every few seconds should read [`status`](Self::status) instead: while there is no token, each call here
+    /// is a flight, and the token endpoint of an outage would be asked at the pace of the probe.
     ///
     /// # Errors
     ///
-    /// The [`Error`] of the flight.
+    /// As [`token`](Self::token), but of a flight of now and not the stored one.
+    ///
+    /// # Panics
+    ///
+    /// As [`token`](Self::token).
     ///
     /// # Cancel safety
     ///
@@ -75,7 +85,7 @@ impl TokenCache {
         self.token().await.map(drop)
     }
 
-    /// Forgets the token and ends a backoff: the next call fetches.
+    /// Forgets the token and ends a backoff, as [`warm_up`](Self::warm_up) does: the next call fetches.
     ///
     /// A flight under way is not stopped, and its token is kept. Not needed after a 401, which does less: it makes only the
     /// token that was refused suspect.
@@ -128,11 +138,12 @@ pub struct Status {
     pub suspect: bool,
     /// A flight is under way.
     pub fetching: bool,
-    /// During backoff, the time until the next attempt may start.
+    /// During backoff, the time until the next attempt may start; `None` when one may start now.
     pub next_attempt_in: Option<Duration>,
-    /// Why the last flight failed; `None` after a success.
+    /// Why the last flight failed: one for this kind of token, or for another if the failure speaks for the endpoint. `None` after a
+    /// success.
     pub last_error: Option<Error>,
-    /// Kinds of token in the cache, this one included.
+    /// Kinds of token in the cache, the layer's own included.
     pub entries: usize,
     /// Token requests sent so far, over all kinds of token: each attempt counts.
     pub token_requests: u64,

@@ -215,7 +215,7 @@ impl RefreshPolicy {
     }
 
     /// How many renewals the 401s of one origin may cause (default 3), and how long one takes to come back (default 30 s,
-    /// doubling up to 10 min while renewed tokens are refused too).
+    /// doubling up to 10 min while renewed tokens are refused too). With 0 no 401 causes a renewal.
     #[must_use]
     pub fn refusal_budget(mut self, renewals: u32, interval: Duration) -> Self {
         self.refusal_budget = renewals;
@@ -223,8 +223,8 @@ impl RefreshPolicy {
         self
     }
 
-    /// How many kinds of token (scope, audience, resource, parameters) are kept. Default 1,000; what is being fetched
-    /// comes on top.
+    /// How many kinds of token (scope, audience, resource, parameters) are kept. Default 1,000; the layer's own and what is being fetched
+    /// come on top.
     #[must_use]
     pub fn max_entries(mut self, entries: usize) -> Self {
         self.max_entries = entries;

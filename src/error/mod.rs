@@ -41,6 +41,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// | `invalid_client`, `unauthorized_client`, 401, 403, 404 | [`is_rejected`](Self::is_rejected) | no | the endpoint |
 /// | `invalid_scope`, `invalid_target`, `invalid_request`, `unsupported_grant_type`, other codes, other 4xx | [`is_rejected`](Self::is_rejected) | no | this kind of token |
 /// | 2xx without a usable token, 1xx, 3xx, too large, wrong token type | [`is_invalid_response`](Self::is_invalid_response) | no | this kind of token |
+///
+/// A request whose own URI may not get a token fails with [`is_destination`](Self::is_destination): nobody is asked, and nobody backs off.
 #[derive(Clone)]
 pub struct Error {
     // One pointer and one duration, since it travels in every `Result` of the crate.
@@ -148,7 +150,7 @@ impl Error {
         self
     }
 
-    /// The HTTP status of the answer.
+    /// The HTTP status of the answer. It is told, and does not change the class.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.edit().status = Some(status);
@@ -162,7 +164,7 @@ impl Error {
         self
     }
 
-    /// What an operator can do.
+    /// What an operator can do, in place of the class's own advice. It is part of the text, so it must hold no secret.
     #[must_use]
     pub fn with_advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.edit().advice = Some(advice.into());
@@ -229,7 +231,7 @@ impl Error {
         self.cause.row.class == Class::InvalidResponse
     }
 
-    /// A time limit passed. Such an error is transient too.
+    /// A time limit of the policy passed. Such an error is transient too; one that a limit of the token client's own has caused is only that.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.cause.timeout
@@ -296,13 +298,13 @@ impl Error {
         self.cause.retry_after
     }
 
-    /// Token requests made by the flight that failed.
+    /// Token requests made by the flight that failed; 0 when it made none.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.cause.attempts
     }
 
-    /// How long the flight took that failed.
+    /// How long the flight took that failed, from its start to its end; `None` where there was no flight.
     #[must_use]
     pub fn elapsed(&self) -> Option<Duration> {
         self.cause.elapsed

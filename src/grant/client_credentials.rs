@@ -162,7 +162,7 @@ impl ClientCredentialsBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] names the setting at fault.
+    /// [`BuildError`] names the setting at fault and never prints a secret.
     pub fn build(self) -> Result<ClientCredentials, BuildError> {
         self.auth.check()?;
         let endpoint = Endpoint::new(&self.token_url, self.allow_http, self.client)?;

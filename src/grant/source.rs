@@ -31,9 +31,17 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<TokenResponse, Err
 /// ```
 ///
 /// The cache calls it at most once at a time for each kind of token, inside a time limit, and may drop its future. What class of [`Error`] it
-/// returns decides whether the same flight tries again and how long the backoff is.
+/// returns decides whether the same flight tries again and how long the backoff is. A panic is a failure like any other.
 pub trait TokenSource: Send + Sync + 'static {
     /// One attempt to get a token of this kind. Each attempt authenticates anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::transient`], [`Error::rejected`] or [`Error::invalid_response`], by the table of [`Error`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when its time is up ([`RefreshPolicy::attempt_timeout`](crate::RefreshPolicy::attempt_timeout)).
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a>;
 
     /// The host that errors and events name. Default: none.
@@ -47,7 +55,7 @@ pub trait TokenSource: Send + Sync + 'static {
     }
 
     /// Whether the credentials have changed since the last attempt. Asked at most once a second, during backoff, if
-    /// [`credentials_can_change`](Self::credentials_can_change); `true` ends the backoff.
+    /// [`credentials_can_change`](Self::credentials_can_change); `true` ends the backoff. No answer within a second counts as `false`.
     fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
         Box::pin(ready(false))
     }

@@ -25,8 +25,9 @@ use crate::error::BuildError;
 /// # Ok::<_, tower_oauth::BuildError>(())
 /// ```
 ///
-/// It stands in place of the layer's, whole. To change one field only, start from
-/// [`OAuthLayer::token_request`](crate::OAuthLayer::token_request). Two requests are equal when they ask for the same; the order of scopes,
+/// It stands in place of the layer's, whole. To ask for more than the layer does, start from
+/// [`OAuthLayer::token_request`](crate::OAuthLayer::token_request): scopes, resources and parameters add up, an audience replaces the one
+/// before. Two requests are equal when they ask for the same; the order of scopes,
 /// resources and parameters does not count. Make it once and clone it: a clone is one reference count.
 #[derive(Clone, Default)]
 pub struct TokenRequest(Arc<Fields>);
@@ -81,7 +82,7 @@ impl TokenRequest {
         Ok(self.identified())
     }
 
-    /// The `audience` parameter that some servers ask for.
+    /// The `audience` parameter that some servers ask for, in place of an earlier one.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).audience = Some(audience.into());
@@ -106,7 +107,7 @@ impl TokenRequest {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Parameter`] for a name that the grant or the client authentication sets.
+    /// [`BuildError::Parameter`] for an empty name, and for one that the grant or the client authentication sets.
     pub fn parameter(
         mut self,
         name: impl Into<String>,

@@ -1,4 +1,18 @@
 //! Watching the cache: events for programs, and the same told to `tracing`.
+//!
+//! # `tracing`
+//!
+//! The target is `tower_oauth`. One flight is one span, `token_flight`, without a parent, since it outlives the request that started it.
+//! The names of the fields are stable: `flight`, `cause` ([`Cause::name`]), `attempts`, `latency_ms`, `endpoint`, `class` (`transient`, `rejected`,
+//! `invalid_response`), `code`, `status`, `waiters`, `remaining_ms`, `generation`, `asked`, `granted`, and for an attempt that is followed by
+//! another `attempt` and `pause_ms`.
+//!
+//! | level | when |
+//! |---|---|
+//! | warn | a flight failed; a live token goes on being used after that; a budget is spent; a scope was narrowed |
+//! | debug | everything else |
+//!
+//! All follow flights, never calls: the log of an outage grows with the attempts, not with the traffic.
 
 #[cfg(feature = "metrics")]
 mod metrics;

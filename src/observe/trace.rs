@@ -1,7 +1,4 @@
-//! The events as `tracing` sees them. Field names are stable: `cause`, `attempts`, `latency_ms`, `endpoint`, `class`, `code`,
-//! `status`, `waiters`, `remaining_ms`, `generation`.
-//!
-//! One warning per failed flight, never one per failed call: the log of an outage grows with the attempts, not with the traffic.
+//! The events as `tracing` sees them; targets, levels and field names are documented in [`observe`](super).
 
 use std::time::Duration;
 

@@ -141,7 +141,7 @@ impl AccessToken {
             .expect("an access token is visible ASCII, checked when it was parsed")
     }
 
-    /// Counts the tokens of this cache entry: a renewal has a higher generation.
+    /// Numbers the tokens of a layer as they come, over all kinds: a renewal has a higher generation.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.token.generation
