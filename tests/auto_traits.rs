@@ -16,6 +16,7 @@ type Inner =
 fn is_clone_send_sync<T: Clone + Send + Sync + 'static>() {}
 fn is_send_sync<T: Send + Sync + 'static>() {}
 fn is_send<T: Send + 'static>() {}
+fn is_unpin<T: Unpin>() {}
 
 #[test]
 fn what_is_shared_is_clone_send_and_sync() {
@@ -36,6 +37,12 @@ fn what_is_shared_is_clone_send_and_sync() {
 #[test]
 fn a_response_future_is_send_when_its_inner_service_is() {
     is_send::<ResponseFuture<Inner, Full<Bytes>, NoReplay>>();
+    is_send::<ResponseFuture<Inner, Full<Bytes>, CloneBody>>();
+}
+
+#[test]
+fn a_response_future_is_unpin_when_the_inner_one_is() {
+    is_unpin::<ResponseFuture<Inner, Full<Bytes>, NoReplay>>();
 }
 
 #[test]

@@ -32,8 +32,13 @@ async fn an_existing_authorization_is_replaced_unless_it_is_to_be_kept() {
         request
     };
     let endpoint = Endpoint::new();
+    let mut twice = with();
+    twice
+        .headers_mut()
+        .append("authorization", "Basic two".parse().unwrap());
+    // The API of these tests takes one such header and no more.
     assert_eq!(
-        carried(&layer(&endpoint), with()).await.unwrap(),
+        carried(&layer(&endpoint), twice).await.unwrap(),
         "Bearer token-1"
     );
     let keeps = builder(&endpoint)

@@ -519,7 +519,7 @@ async fn no_error_is_for_ever() {
     assert!(tokens.token().await.is_ok(), "a minute at the most");
 }
 
-/// The figures of issue "the token cache that lets nobody down".
+// R8, R16
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_callers_and_a_thousand_calls_after_them_are_one_flight_on_a_failing_endpoint()
 {

@@ -55,6 +55,27 @@ async fn each_kind_of_token_has_its_own_entry_and_equal_ones_share_it() {
 
 // K14
 #[tokio::test(start_paused = true)]
+async fn layers_of_other_clients_or_endpoints_share_nothing() {
+    let (endpoint, api) = (Endpoint::new(), Api::ok());
+    let client = |url, id| OAuthLayer::client_credentials(url, id, "secret");
+    let layers = [
+        client(TOKEN_URL, "one"),
+        client(TOKEN_URL, "two"),
+        client("http://127.0.0.1/other", "one"),
+    ]
+    .map(|builder| builder.token_client(endpoint.clone()).build().unwrap());
+    for _ in 0..2 {
+        for layer in &layers {
+            call(layer, &api, None).await;
+        }
+    }
+    assert_eq!(endpoint.requests(), 3);
+    assert_eq!(api.seen()[..3], api.seen()[3..]);
+    assert_eq!(api.seen()[2], "Bearer token-3");
+}
+
+// K14
+#[tokio::test(start_paused = true)]
 async fn fifty_cold_callers_of_another_kind_are_one_token_request() {
     let (endpoint, api) = (
         Endpoint::new().latency(Duration::from_millis(50)),

@@ -101,6 +101,12 @@ async fn a_waiter_with_a_short_deadline_fails_alone() {
     let endpoint = Endpoint::new().latency(Duration::from_millis(50));
     let layer = layer(&endpoint);
     let rest = callers(&layer, &Api::ok(), 9);
+    settle().await;
+    assert_eq!(
+        endpoint.requests(),
+        1,
+        "the hasty one joins a flight of others"
+    );
     let hasty = timeout(Duration::from_millis(10), layer.tokens().token()).await;
     assert!(hasty.is_err());
     assert!(rest.join_all().await.iter().all(Result::is_ok));
@@ -333,7 +339,7 @@ async fn clones_of_a_layer_share_one_cache_across_services() {
     }
     settle().await;
     endpoint.open();
-    assert_eq!(calls.join_all().await.len(), 10);
+    assert!(calls.join_all().await.iter().all(Result::is_ok));
     assert_eq!((endpoint.requests(), api.requests()), (1, 10));
 }
 

@@ -2,10 +2,13 @@
 
 mod support;
 
-use http::Method;
+use std::sync::{Arc, OnceLock};
+
+use http::{Method, Request};
+use http_body_util::Full;
 use support::*;
 use tower::{Layer, ServiceExt};
-use tower_oauth::{BuildError, ClientAuth, OAuthLayer, OAuthLayerBuilder, TokenRequest};
+use tower_oauth::{BuildError, ClientAuth, OAuth, OAuthLayer, OAuthLayerBuilder, TokenRequest};
 
 type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
 
@@ -264,14 +267,41 @@ async fn a_token_client_that_followed_a_redirect_is_found_out() {
 
 // Q18
 #[tokio::test]
-async fn a_token_client_under_the_same_layer_does_not_recurse() {
+async fn a_call_to_the_token_endpoint_through_the_layer_is_a_call_like_any_other() {
     let endpoint = Endpoint::new();
     let layer = layer(&endpoint);
-    // The token client is a service of its own: the layer's stack is not in its way, however the API client is built.
-    let service = layer.layer(layer.layer(Api::ok()));
-    service.oneshot(get(API)).await.unwrap();
-    assert_eq!(endpoint.requests(), 1);
-    assert!(endpoint.seen()[0].authorization().starts_with("Basic "));
+    // Twice, as in a stack that is put together carelessly.
+    let service = layer.layer(layer.layer(endpoint.clone()));
+    let call = Request::post(TOKEN_URL).body(Full::default()).unwrap();
+    service.oneshot(call).await.unwrap();
+    let seen = endpoint.seen();
+    let sent: Vec<_> = seen.iter().map(Seen::authorization).collect();
+    assert_eq!(
+        sent,
+        [
+            "Basic Y29uc3VtZXIta2V5OmNvbnN1bWVyLXNlY3JldA==",
+            "Bearer token-1"
+        ]
+    );
+}
+
+// Q18
+#[tokio::test(start_paused = true)]
+async fn a_token_client_under_its_own_layer_waits_for_itself_until_its_time_is_up() {
+    let (endpoint, layered) = (Endpoint::new(), Arc::new(OnceLock::new()));
+    let itself = Arc::clone(&layered);
+    let token_client = tower::service_fn(move |request| {
+        let client: &OAuth<Endpoint> = itself.get().unwrap();
+        client.clone().oneshot(request)
+    });
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+        .token_client(token_client)
+        .build()
+        .unwrap();
+    assert!(layered.set(layer.layer(endpoint.clone())).is_ok());
+    let error = layer.tokens().token().await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(endpoint.requests(), 0);
 }
 
 // Q20

@@ -193,24 +193,43 @@ async fn a_late_401_for_an_older_token_is_replayed_with_the_newer_one_without_a_
 async fn fifty_late_401s_for_one_token_cost_one_renewal() {
     for replay in [false, true] {
         let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], INVALID_TOKEN));
+        // The refusals come when all fifty requests are out, and then one after another.
+        let (out, late) = (api.clone(), Arc::new(AtomicUsize::new(0)));
+        let slow = tower::service_fn(move |request: Request<String>| {
+            let turn = late.fetch_add(1, Ordering::SeqCst) as u64;
+            let answer = out.clone().oneshot(request);
+            async move {
+                tokio::time::sleep(secs(1) + Duration::from_millis(turn)).await;
+                answer.await
+            }
+        });
         let layer = layer(&endpoint);
         layer.tokens().warm_up().await.unwrap();
-        if replay {
-            let service = layer.clone().replay_unauthorized().layer(api.clone());
+        let statuses: Vec<_> = if replay {
+            let service = layer.clone().replay_unauthorized().layer(slow);
             let calls = (0..50).map(|_| service.clone().oneshot(get(API)));
-            let answers = futures::future::join_all(calls).await;
-            assert!(
-                answers
-                    .iter()
-                    .all(|answer| answer.as_ref().unwrap().status() == StatusCode::OK)
-            );
+            futures::future::join_all(calls).await
         } else {
-            let service = layer.layer(api.clone());
+            let service = layer.layer(slow);
             let calls = (0..50).map(|_| service.clone().oneshot(get(API)));
-            futures::future::join_all(calls).await;
-            assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
+            futures::future::join_all(calls).await
         }
-        assert_eq!(endpoint.requests(), 2);
+        .into_iter()
+        .map(|answer| answer.unwrap().status())
+        .collect();
+        let wanted = if replay {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        };
+        assert_eq!(statuses, vec![wanted; 50]);
+        assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
+        let refused = api
+            .seen()
+            .iter()
+            .filter(|seen| *seen == "Bearer token-1")
+            .count();
+        assert_eq!((refused, endpoint.requests()), (50, 2));
     }
 }
 
@@ -300,24 +319,30 @@ async fn what_a_new_token_would_not_cure_is_returned_untouched_and_the_token_kep
 // P9, P12
 #[tokio::test(start_paused = true)]
 async fn the_challenge_is_surfaced_in_the_extensions() {
-    let api = Api::new(|_| {
-        let mut answer = unauthorized(
-            "Bearer error=\"insufficient_scope\", scope=\"read write\", claims=\"eyJ9\"",
-        );
-        *answer.status_mut() = StatusCode::FORBIDDEN;
-        answer
-    });
-    let answer = call(&layer(&Endpoint::new()), &api).await;
-    let bearer = answer
-        .extensions()
-        .get::<Challenges>()
-        .unwrap()
-        .bearer()
-        .unwrap();
-    assert_eq!(
-        (bearer.scope(), bearer.claims()),
-        (Some("read write"), Some("eyJ9"))
-    );
+    let rows = [
+        (
+            403,
+            "Bearer error=\"insufficient_scope\", scope=\"read write\"",
+        ),
+        (401, "Bearer error=\"insufficient_claims\", claims=\"eyJ9\""),
+    ];
+    for (code, challenge) in rows {
+        let api = Api::new(move |_| {
+            let mut answer = unauthorized(challenge);
+            *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+            answer
+        });
+        let answer = call(&layer(&Endpoint::new()), &api).await;
+        assert_eq!(answer.status().as_u16(), code);
+        let challenges = answer.extensions().get::<Challenges>().unwrap();
+        let bearer = challenges.bearer().unwrap();
+        let surfaced = (bearer.scope(), bearer.claims());
+        let wanted = match code {
+            403 => (Some("read write"), None),
+            _ => (None, Some("eyJ9")),
+        };
+        assert_eq!(surfaced, wanted);
+    }
 }
 
 // P21
