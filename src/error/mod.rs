@@ -181,12 +181,7 @@ impl Error {
         self
     }
 
-    pub(crate) fn with_endpoint(mut self, host: &Arc<str>) -> Self {
-        self.edit().endpoint = Some(Arc::clone(host));
-        self
-    }
-
-    /// Names the endpoint of an error that came from no answer of it, such as a time limit.
+    /// Names the token endpoint, unless the error does: one of a time limit or of a user's source comes without.
     pub(crate) fn at_endpoint(mut self, host: Option<&str>) -> Self {
         if let Some(host) = host.filter(|_| self.cause.endpoint.is_none()) {
             self.edit().endpoint = Some(host.into());

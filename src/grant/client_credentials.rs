@@ -79,7 +79,7 @@ impl TokenSource for ClientCredentials {
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
         Box::pin(async {
             let token = self.attempt(request).await;
-            token.map_err(|error| error.with_endpoint(self.endpoint.host()))
+            token.map_err(|error| error.at_endpoint(self.endpoint()))
         })
     }
 
@@ -109,7 +109,7 @@ impl TokenSource for ClientCredentials {
 impl fmt::Debug for ClientCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCredentials")
-            .field("endpoint", self.endpoint.host())
+            .field("endpoint", &self.endpoint.host())
             .field("auth", &self.auth)
             .finish_non_exhaustive()
     }

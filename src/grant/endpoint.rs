@@ -20,7 +20,6 @@ pub(super) const MAX_BODY: usize = 1 << 20;
 /// A checked token URL and the client that reaches it.
 pub(super) struct Endpoint {
     uri: Uri,
-    host: Arc<str>,
     client: Arc<dyn TokenClient>,
 }
 
@@ -62,19 +61,15 @@ impl Endpoint {
             Some(client) => client,
             None => default_client(https)?,
         };
-        Ok(Self {
-            host: host.into(),
-            client,
-            uri,
-        })
+        Ok(Self { uri, client })
     }
 
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    pub(super) fn host(&self) -> &Arc<str> {
-        &self.host
+    pub(super) fn host(&self) -> &str {
+        self.uri.host().expect("a checked token URL has a host")
     }
 
     /// One exchange, without a time limit of its own.
