@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::*;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt};
-use tower_oauth::{ManualClock, OAuthLayer};
+use tower_oauth::{ManualClock, OAuthLayer, RefreshPolicy};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -263,6 +263,34 @@ async fn in_the_last_stretch_callers_wait_a_moment_for_a_hanging_endpoint_and_us
     );
     assert_eq!(api.seen(), vec!["Bearer token-1"; 3]);
     assert_eq!(endpoint.most_at_once(), 1);
+}
+
+// R10, R12
+#[tokio::test(start_paused = true)]
+async fn a_caller_whose_flight_is_given_up_waits_no_longer_for_the_next_one() {
+    let (endpoint, api, clock) = (Endpoint::new(), Api::ok(), ManualClock::new());
+    let layer = builder(&endpoint)
+        .clock(clock.clone())
+        .refresh_policy(RefreshPolicy::new().flight_timeout(secs(5)))
+        .build()
+        .unwrap();
+    call(&layer, &api).await;
+    endpoint.set(Answer::Hang);
+    advance(secs(3575)).await;
+    let timed = || {
+        let (layer, api) = (layer.clone(), api.clone());
+        tokio::spawn(async move { time(&layer, &api).await })
+    };
+    let first = timed();
+    settle().await;
+    advance(Duration::from_millis(500)).await;
+    let second = timed();
+    settle().await;
+    // After this suspend the first gives the flight up, and the second starts another.
+    clock.advance(secs(6));
+    assert_eq!(first.await.unwrap(), secs(1));
+    assert_eq!(second.await.unwrap(), secs(1));
+    assert_eq!(endpoint.requests(), 3);
 }
 
 // R10

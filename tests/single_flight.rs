@@ -296,6 +296,28 @@ fn a_flight_spawned_on_a_runtime_that_is_shut_down_fails_its_callers_and_another
     assert_eq!(endpoint.0.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
+// K29, R12
+#[test]
+fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
+    let endpoint = std::sync::Arc::new(Counting::default());
+    let clock = tower_oauth::ManualClock::new();
+    let layer = OAuthLayer::builder(std::sync::Arc::clone(&endpoint))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    current_thread()
+        .block_on(layer.tokens().warm_up())
+        .expect("a token of a minute");
+    clock.advance(Duration::from_secs(56));
+    let dead = current_thread();
+    let handle = dead.handle().clone();
+    dead.shutdown_background();
+    let _context = handle.enter();
+    let tokens = layer.tokens();
+    let token = futures::executor::block_on(tokens.token()).expect("the live token");
+    assert_eq!(token.generation(), 1);
+}
+
 // K29
 #[test]
 fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_driven() {

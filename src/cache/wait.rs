@@ -24,6 +24,8 @@ pin_project! {
         request: TokenRequest,
         newer_than: Option<u64>,
         launches: u8,
+        // When a caller with a live token has waited enough, however many flights are lost meanwhile.
+        patience: Option<Instant>,
         #[pin]
         stage: Stage,
     }
@@ -53,6 +55,7 @@ impl Wait {
             request,
             newer_than: None,
             launches: 0,
+            patience: None,
             stage: Stage::Asking,
         }
     }
@@ -85,10 +88,15 @@ impl Future for Wait {
                         *this.launches += u8::from(launch);
                         if *this.launches > MAX_LAUNCHES {
                             this.cache.lose(&flight);
-                            return Poll::Ready(Err(abandoned()));
+                            let live = fallback.map(|fallback| fallback.token);
+                            return Poll::Ready(live.ok_or_else(abandoned));
                         }
                         let (fallback, wait) = match fallback {
-                            Some(Fallback { token, wait }) => (Some(token), wait),
+                            Some(Fallback { token, wait }) => {
+                                let now = Instant::now();
+                                let enough = *this.patience.get_or_insert(now + wait);
+                                (Some(token), wait.min(enough.saturating_duration_since(now)))
+                            }
                             None => (None, overdue(this.cache, &flight)),
                         };
                         this.stage.set(Stage::Waiting {
