@@ -9,7 +9,7 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tower::Service;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, TokenCache};
 use crate::destination::{Destinations, Verdict};
 use crate::error::BoxError;
 use crate::future::{Bearer, ResponseFuture};
@@ -51,6 +51,12 @@ impl<S, R> OAuth<S, R> {
             shared,
             replay,
         }
+    }
+
+    /// The token cache, which this service shares with its layer.
+    #[must_use]
+    pub fn tokens(&self) -> TokenCache {
+        TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
     /// The service inside.

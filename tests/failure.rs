@@ -279,11 +279,9 @@ async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {
             .refresh_policy(one_attempt())
             .build()
             .unwrap();
-        let told = layer.tokens().token().await.unwrap_err().to_string();
-        let obeyed = told.contains("next attempt in");
-        assert_eq!(
-            obeyed,
-            value == "soon",
+        let told = layer.tokens().token().await.unwrap_err();
+        assert!(
+            told.retry_after().unwrap() <= secs(longest),
             "no promise that is not kept: {told}"
         );
         let wait = layer

@@ -224,6 +224,12 @@ async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean(
         layer.tokens().invalidate();
         let _ = layer.tokens().token().await;
     }
+    let refused = "connection refused";
+    assert!(
+        log.text().contains(refused),
+        "the log says why: {}",
+        log.text()
+    );
     assert!(
         log.text().contains("got a token")
             && log.text().contains("token request failed, trying again")

@@ -4,7 +4,7 @@
 //!
 //! The target is `tower_oauth`. One flight is one span, `token_flight`, without a parent, since it outlives the request that started it.
 //! The names of the fields are stable: `flight`, `cause` ([`Cause::name`]), `attempts`, `latency_ms`, `endpoint`, `class` (`transient`, `rejected`,
-//! `invalid_response`), `code`, `status`, `waiters`, `remaining_ms`, `generation`, `asked`, `granted`, and for an attempt that is followed by
+//! `invalid_response`), `code`, `status`, `source` (the error's sources, joined), `waiters`, `remaining_ms`, `generation`, `asked`, `granted`, and for an attempt that is followed by
 //! another `attempt` and `pause_ms`.
 //!
 //! | level | when |

@@ -1,5 +1,7 @@
 //! The events as `tracing` sees them; targets, levels and field names are documented in [`observe`](super).
 
+use std::error::Error as _;
+use std::iter::successors;
 use std::time::Duration;
 
 use tracing::{Span, debug, debug_span, warn};
@@ -58,6 +60,7 @@ pub(crate) fn event(event: &Event<'_>) {
             class = error.class().name(),
             code = error.oauth_code(),
             status = error.status().map(|status| status.as_u16()),
+            source = sources(error),
             "{error}"
         ),
         Event::WaitersReleased { waiters } => {
@@ -83,6 +86,19 @@ pub(crate) fn event(event: &Event<'_>) {
             debug!(target: TARGET, endpoint, "the token response was not JSON of RFC 6749 5.1, but could be read");
         }
     }
+}
+
+/// What the error's own text leaves to its sources: without them a name that does not resolve, a refused connection and a
+/// certificate that does not verify read the same. `None` when there are none.
+fn sources(error: &Error) -> Option<String> {
+    let first = error.source()?;
+    let chain = successors(Some(first), |&error| error.source());
+    Some(
+        chain
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": "),
+    )
 }
 
 fn millis(span: Duration) -> u64 {

@@ -108,6 +108,16 @@ impl AccessTokenValue {
         header.set_sensitive(true);
         Some(Self(header))
     }
+
+    pub(crate) fn expose_secret(&self) -> &str {
+        characters(&self.0)
+    }
+}
+
+/// The token's characters in a header value made of them.
+fn characters(header: &HeaderValue) -> &str {
+    std::str::from_utf8(&header.as_bytes()[SCHEME.len()..])
+        .expect("an access token is visible ASCII, checked when it was parsed")
 }
 
 const SCHEME: &[u8] = b"Bearer ";
@@ -136,9 +146,7 @@ impl AccessToken {
     /// The token's characters. Whoever calls this keeps them out of logs.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
-        let bytes = &self.token.header.as_bytes()[SCHEME.len()..];
-        std::str::from_utf8(bytes)
-            .expect("an access token is visible ASCII, checked when it was parsed")
+        characters(&self.token.header)
     }
 
     /// Numbers the tokens of a layer as they come, over all kinds: a renewal has a higher generation.

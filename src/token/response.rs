@@ -15,6 +15,7 @@ use crate::error::Error;
 /// use tower_oauth::TokenResponse;
 ///
 /// let response = TokenResponse::new("2YotnFZFEjr1zCsicMWpAA")?.expires_in(Duration::from_secs(3600));
+/// assert_eq!(response.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
 /// # Ok::<_, tower_oauth::Error>(())
 /// ```
 ///
@@ -68,6 +69,24 @@ impl TokenResponse {
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
+    }
+
+    /// The token's characters, for a source that wraps another one. Whoever calls this keeps them out of logs.
+    #[must_use]
+    pub fn expose_secret(&self) -> &str {
+        self.value.expose_secret()
+    }
+
+    /// The life that the server gave, if it gave one.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.expires_in
+    }
+
+    /// The scope that the server says it granted, space-separated.
+    #[must_use]
+    pub fn granted_scope(&self) -> Option<&str> {
+        self.scope.as_deref()
     }
 }
 

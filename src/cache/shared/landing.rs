@@ -87,8 +87,10 @@ impl Cache {
             )
         };
         let told = match backoff {
-            // What the server asked for is told as it said it.
-            Some((_, wait)) if error.retry_after().is_none() => error.during_backoff(wait),
+            // What the server asked for is told as it said it, unless it asked for more than is obeyed.
+            Some((_, wait)) if error.retry_after().is_none_or(|asked| asked > wait) => {
+                error.during_backoff(wait)
+            }
             _ => error,
         };
         self.land(flight, Outcome::Failed(told.clone()));
