@@ -21,6 +21,7 @@ pub(crate) fn attempt_failed(attempt: u32, error: &Error, pause: Duration) {
         attempt,
         class = error.class().name(),
         status = error.status().map(|status| status.as_u16()),
+        source = sources(error),
         pause_ms = millis(pause),
         "token request failed, trying again"
     );
