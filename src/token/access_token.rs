@@ -29,8 +29,8 @@ pub(crate) struct Token {
     /// Until when this token may be used without asking the state machine, in nanoseconds of the boot clock.
     ///
     /// Written under the lock of the state machine only. Read without it: a reader that misses the newest value acts as if
-    /// its call had come a moment earlier, which is why `Relaxed` is enough.
-    free_until: AtomicU64,
+    /// its call had come a moment earlier, which is why `Relaxed` is enough. Shared by the copies of a token.
+    free_until: Arc<AtomicU64>,
 }
 
 impl Token {
@@ -51,7 +51,23 @@ impl Token {
             request,
             cache,
             refusals,
-            free_until: AtomicU64::new(0),
+            free_until: Arc::default(),
+        }
+    }
+
+    /// The same token in memory of its own, for threads that would otherwise contend for its reference counts.
+    #[cfg(not(model))]
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            header: header_of(&[self.header.as_bytes()])
+                .expect("a header value was made of these bytes before"),
+            generation: self.generation,
+            flight: self.flight,
+            schedule: self.schedule,
+            request: self.request.clone(),
+            cache: Weak::clone(&self.cache),
+            refusals: Arc::clone(&self.refusals),
+            free_until: Arc::clone(&self.free_until),
         }
     }
 
@@ -87,8 +103,6 @@ impl fmt::Debug for Token {
 }
 
 /// A token's characters, already in the shape of the header that carries them.
-///
-/// The bytes are owned here and wiped when the last header value that shares them is dropped.
 #[derive(Clone)]
 pub(crate) struct AccessTokenValue(HeaderValue);
 
@@ -97,16 +111,9 @@ impl AccessTokenValue {
     /// controls, anything outside ASCII. `|`, `:` and the like, which real servers issue, pass.
     pub(crate) fn parse(mut value: String) -> Option<Self> {
         let usable = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
-        let header = usable.then(|| {
-            let mut bytes = Zeroizing::new(Vec::with_capacity(SCHEME.len() + value.len()));
-            bytes.extend_from_slice(SCHEME);
-            bytes.extend_from_slice(value.as_bytes());
-            HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()
-        });
+        let header = usable.then(|| header_of(&[SCHEME, value.as_bytes()]));
         value.zeroize();
-        let mut header = header.flatten()?;
-        header.set_sensitive(true);
-        Some(Self(header))
+        header.flatten().map(Self)
     }
 
     pub(crate) fn expose_secret(&self) -> &str {
@@ -118,6 +125,20 @@ impl AccessTokenValue {
 fn characters(header: &HeaderValue) -> &str {
     std::str::from_utf8(&header.as_bytes()[SCHEME.len()..])
         .expect("an access token is visible ASCII, checked when it was parsed")
+}
+
+/// Marked sensitive. The bytes are wiped when the last header value that shares them is dropped.
+fn header_of(parts: &[&[u8]]) -> Option<HeaderValue> {
+    // Made in its full size, since growing would leave copies behind that nobody wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(
+        parts.iter().map(|part| part.len()).sum(),
+    ));
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    let mut header = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)).ok()?;
+    header.set_sensitive(true);
+    Some(header)
 }
 
 const SCHEME: &[u8] = b"Bearer ";
