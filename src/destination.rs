@@ -39,12 +39,6 @@ impl Origin {
         })
     }
 
-    #[inline]
-    fn is_written(&self, scheme: &str, authority: &str) -> bool {
-        let known = if self.https { "https" } else { "http" };
-        self.usual == authority && known == scheme
-    }
-
     fn is(&self, parts: &Parts<'_>) -> bool {
         self.https == parts.https
             && self.port == parts.port
@@ -134,52 +128,52 @@ pub(crate) struct Destinations {
     pub(crate) assumed: Option<Origin>,
 }
 
-/// What may be done with a request.
+/// What becomes of a request that may not have the token.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The token may go there. Names the origin in the budgets of the cache.
-    Allowed(u64),
-    /// Without a token.
+    /// It goes without one.
     Pass,
     Refused(Error),
 }
 
 impl Destinations {
-    #[inline]
-    pub(crate) fn judge<B>(&self, request: &Request<B>) -> Verdict {
+    /// The origin of a request that may have the token, by the name it has in the budgets of the cache.
+    #[inline(always)]
+    pub(crate) fn find<B>(&self, request: &Request<B>) -> Option<u64> {
+        if *request.method() == Method::CONNECT {
+            return None;
+        }
         let uri = request.uri();
-        let origin = match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => self.find(scheme, authority),
+        match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => self.find_origin(scheme, authority),
             (None, None) => self.find_assumed(),
             // The authority form has no scheme: it belongs to CONNECT.
             _ => None,
-        };
-        match origin {
-            Some(origin) if request.method() != Method::CONNECT => Verdict::Allowed(origin),
-            _ => self.otherwise(request.method(), uri),
         }
     }
 
-    #[inline]
-    fn find(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
+    #[inline(always)]
+    fn find_origin(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
+        let https = scheme.as_str() == "https";
         if self.allowed.is_empty() {
-            let safe = scheme.as_str() == "https"
-                || *scheme == Scheme::HTTP && is_loopback(authority.host());
+            let safe = https || *scheme == Scheme::HTTP && is_loopback(authority.host());
             return safe.then(|| name_of(authority));
         }
-        let written = |origin: &Origin| origin.is_written(scheme.as_str(), authority.as_str());
+        let written = |origin: &Origin| origin.https == https && origin.usual == authority.as_str();
         match self.allowed.iter().position(written) {
-            Some(place) => Some(place as u64),
-            None => self.find_parts(scheme, authority),
+            Some(place) if https || *scheme == Scheme::HTTP => Some(place as u64),
+            _ => self.find_parts(scheme, authority),
         }
     }
 
+    #[cold]
     fn find_parts(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
         let parts = Parts::of(scheme, authority)?;
         let place = self.allowed.iter().position(|origin| origin.is(&parts))?;
         Some(place as u64)
     }
 
+    #[cold]
     fn find_assumed(&self) -> Option<u64> {
         let Some(assumed) = &self.assumed else {
             // Whoever names no origin at all trusts the client underneath to know where it connects to.
@@ -200,8 +194,9 @@ impl Destinations {
         }
     }
 
+    /// What becomes of a request that [`find`](Self::find) knows no origin for.
     #[cold]
-    fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
+    pub(crate) fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
         if self.pass_others {
             return Verdict::Pass;
         }
@@ -264,7 +259,7 @@ mod tests {
 
     fn allows(destinations: &Destinations, uri: &str) -> bool {
         let request = Request::builder().uri(uri).body(()).unwrap();
-        matches!(destinations.judge(&request), Verdict::Allowed(_))
+        destinations.find(&request).is_some()
     }
 
     // R22
@@ -331,10 +326,7 @@ mod tests {
         narrow.assumed = Some("https://api.example".parse().unwrap());
         let name = |uri: &str| {
             let request = Request::builder().uri(uri).body(()).unwrap();
-            match narrow.judge(&request) {
-                Verdict::Allowed(name) => name,
-                verdict => panic!("{verdict:?}"),
-            }
+            narrow.find(&request).expect("it may have the token")
         };
         let usual = name("https://api.example/x");
         for uri in ["https://API.example.:443", "https://me@api.example/", "/x"] {
@@ -361,9 +353,11 @@ mod tests {
         let mut open = destinations(&[]);
         for uri in ["https://api.example", "api.example:443"] {
             let request = Request::connect(uri).body(()).unwrap();
-            assert!(matches!(open.judge(&request), Verdict::Refused(_)));
+            let verdict = |open: &Destinations| open.otherwise(request.method(), request.uri());
+            assert_eq!(open.find(&request), None);
+            assert!(matches!(verdict(&open), Verdict::Refused(_)));
             open.pass_others = true;
-            assert!(matches!(open.judge(&request), Verdict::Pass));
+            assert!(matches!(verdict(&open), Verdict::Pass));
             open.pass_others = false;
         }
     }

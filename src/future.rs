@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -41,22 +41,34 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
-        // The request must not have a token.
-        Refused { error: Option<Error> },
-        Authorizing { waiting: Pin<Box<Authorizing<S, B, R>>> },
         // `bearer` is empty when the request went without a token.
         Calling {
             #[pin]
             response: S::Future,
             bearer: Option<Bearer<S, B>>,
         },
-        Renewing { renewing: Pin<Box<Renewing<S, B>>> },
-        Replaying {
-            #[pin]
-            response: S::Future,
-            bearer: Bearer<S, B>,
-        },
+        Detour { detour: Detour<S, B, R> },
     }
+}
+
+/// What a request with a token at hand that is not refused never needs. Boxed, so that it does not pay for it in moves.
+enum Detour<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    /// The request must not have a token.
+    Refused(Option<Error>),
+    Authorizing(Pin<Box<Authorizing<S, B, R>>>),
+    Renewing(Pin<Box<Renewing<S, B>>>),
+}
+
+/// Where a detour ends.
+enum Exit<S, B>
+where
+    S: Service<Request<B>>,
+{
+    Call(S::Future, Bearer<S, B>),
+    Answer(S::Response),
 }
 
 pin_project! {
@@ -80,7 +92,8 @@ pin_project! {
         #[pin]
         wait: Wait,
         renewed: Option<Arc<Token>>,
-        bearer: Bearer<S, B>,
+        refused: Arc<Token>,
+        origin: u64,
         spare: Spare<S, B>,
         // The refusal, which is the answer if it comes to nothing.
         answer: Option<S::Response>,
@@ -92,6 +105,7 @@ pub(crate) struct Bearer<S, B> {
     token: Arc<Token>,
     origin: u64,
     spare: Option<Box<Spare<S, B>>>,
+    replayed: bool,
 }
 
 /// A second copy of a request, and a service to send it with that has yet to be polled ready.
@@ -107,10 +121,7 @@ where
     S: Service<Request<B>>,
 {
     pub(crate) fn refuse(error: Error) -> Self {
-        let error = Some(error);
-        Self {
-            state: State::Refused { error },
-        }
+        Self::detour(Detour::Refused(Some(error)))
     }
 
     pub(crate) fn pass(response: S::Future) -> Self {
@@ -144,8 +155,12 @@ where
             origin,
             replay,
         });
+        Self::detour(Detour::Authorizing(waiting))
+    }
+
+    fn detour(detour: Detour<S, B, R>) -> Self {
         Self {
-            state: State::Authorizing { waiting },
+            state: State::Detour { detour },
         }
     }
 }
@@ -167,66 +182,82 @@ where
     type Output = Result<Response<ResB>, BoxError>;
 
     // Refused
-    // Authorizing => Calling => (Renewing => Replaying)
+    // Authorizing => Calling => (Renewing => Calling)
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProj::Refused { error } => {
-                    let error = error.take().expect("polled after it was ready");
-                    return Poll::Ready(Err(error.into()));
-                }
-                StateProj::Authorizing { waiting } => {
-                    let waiting = waiting.as_mut().project();
-                    let token = ready!(waiting.wait.poll(cx))?;
-                    let mut request = waiting.request.take().expect("polled after it was ready");
-                    let bearer = Bearer::new(
-                        &mut request,
-                        token,
-                        *waiting.origin,
-                        waiting.ready,
-                        waiting.replay,
-                    );
-                    State::Calling {
-                        response: waiting.ready.call(request),
-                        bearer: Some(bearer),
-                    }
-                }
                 StateProj::Calling { response, bearer } => {
-                    let mut answer = ready!(response.poll(cx)).map_err(Into::into)?;
-                    let Some(bearer) = bearer else {
+                    let mut polled = response.poll(cx);
+                    let suspect = match (&mut polled, bearer) {
+                        (Poll::Ready(Ok(answer)), Some(bearer)) => {
+                            if bearer.replayed {
+                                replay::mark(answer);
+                            }
+                            bearer.suspects(answer).then_some(bearer)
+                        }
+                        _ => None,
+                    };
+                    let answer = match polled {
+                        Poll::Ready(Ok(answer)) => answer,
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Pending => return Poll::Pending,
+                    };
+                    let Some(bearer) = suspect else {
                         return Poll::Ready(Ok(answer));
                     };
-                    let Some(cache) = bearer.refused(&mut answer) else {
-                        return Poll::Ready(Ok(answer));
-                    };
-                    match bearer.renew(&cache, answer) {
-                        Ok(renewing) => State::Renewing { renewing },
+                    match bearer.look_closer(answer) {
+                        Ok(renewing) => State::Detour {
+                            detour: Detour::Renewing(renewing),
+                        },
                         Err(answer) => return Poll::Ready(Ok(answer)),
                     }
                 }
-                StateProj::Renewing { renewing } => match ready!(renewing.as_mut().poll_replay(cx))
-                {
-                    Ok((response, bearer)) => State::Replaying { response, bearer },
-                    Err(answer) => return Poll::Ready(Ok(answer)),
+                StateProj::Detour { detour } => match ready!(detour.poll(cx))? {
+                    Exit::Call(response, bearer) => State::Calling {
+                        response,
+                        bearer: Some(bearer),
+                    },
+                    Exit::Answer(answer) => return Poll::Ready(Ok(answer)),
                 },
-                StateProj::Replaying { response, bearer } => {
-                    let mut answer = ready!(response.poll(cx)).map_err(Into::into)?;
-                    replay::mark(&mut answer);
-                    if let Some(cache) = bearer.refused(&mut answer) {
-                        // Never a third time; the next request will renew.
-                        cache.refuse(&bearer.token, bearer.origin);
-                    }
-                    return Poll::Ready(Ok(answer));
-                }
             };
             state.set(next);
         }
     }
 }
 
+impl<S, B, R> Detour<S, B, R>
+where
+    S: Service<Request<B>> + Clone,
+    R: ReplayBody<B>,
+{
+    #[cold]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit<S, B>, Error>> {
+        match self {
+            Self::Refused(error) => {
+                let error = error.take().expect("polled after it was ready");
+                Poll::Ready(Err(error))
+            }
+            Self::Authorizing(waiting) => {
+                let waiting = waiting.as_mut().project();
+                let token = ready!(waiting.wait.poll(cx))?;
+                let mut request = waiting.request.take().expect("polled after it was ready");
+                let bearer = Bearer::new(
+                    &mut request,
+                    token,
+                    *waiting.origin,
+                    waiting.ready,
+                    waiting.replay,
+                );
+                Poll::Ready(Ok(Exit::Call(waiting.ready.call(request), bearer)))
+            }
+            Self::Renewing(renewing) => renewing.as_mut().poll_replay(cx).map(Ok),
+        }
+    }
+}
+
 impl<S, B> Bearer<S, B> {
-    /// Puts the token on the request, and makes the copy that a replay may need.
+    /// Makes the copy that a replay may need, and puts the token on the request.
     #[inline]
     pub(crate) fn new<R>(
         request: &mut Request<B>,
@@ -239,7 +270,6 @@ impl<S, B> Bearer<S, B> {
         S: Clone,
         R: ReplayBody<B>,
     {
-        authorize(request, &token);
         let spare = replay::copy(replay, request).map(|copy| {
             Box::new(Spare {
                 request: Some(copy),
@@ -247,28 +277,30 @@ impl<S, B> Bearer<S, B> {
                 _cache: token.cache.upgrade(),
             })
         });
+        authorize(request, &token);
         Self {
             token,
             origin,
             spare,
+            replayed: false,
         }
     }
 
-    /// Whether the answer says that the token was refused, and the cache that wants to know.
-    #[inline]
-    fn refused<ResB>(&self, answer: &mut Response<ResB>) -> Option<Arc<Cache>> {
-        // A 403 never means a refused token by itself, but its challenge is for the caller to see.
-        let suspicious = answer.status() == StatusCode::FORBIDDEN
-            || challenge::is_suspicious(answer.status(), answer.headers(), &self.token.refusals);
-        if suspicious {
-            self.look_closer(answer)
-        } else {
-            None
-        }
+    #[inline(always)]
+    fn suspects<ResB>(&self, answer: &Response<ResB>) -> bool {
+        challenge::is_suspicious(answer.status(), answer.headers(), &self.token.refusals)
     }
 
+    /// If the token was refused, tells the cache, and prepares the replay if there is a copy to send and a renewal to hope for.
+    /// Otherwise gives the answer back, with its challenges.
     #[cold]
-    fn look_closer<ResB>(&self, answer: &mut Response<ResB>) -> Option<Arc<Cache>> {
+    fn look_closer<ResB>(
+        &mut self,
+        mut answer: Response<ResB>,
+    ) -> Result<Pin<Box<Renewing<S, B>>>, Response<ResB>>
+    where
+        S: Service<Request<B>, Response = Response<ResB>>,
+    {
         let challenges = Challenges::parse(answer.headers());
         let verdict = challenge::decide(
             answer.status(),
@@ -279,62 +311,46 @@ impl<S, B> Bearer<S, B> {
         if !challenges.is_empty() {
             answer.extensions_mut().insert(challenges);
         }
-        match verdict {
-            // No cache any more means no layer, and nobody whose next request could renew.
-            Verdict::Refused => self.token.cache.upgrade(),
-            Verdict::Accepted | Verdict::Denied => None,
+        if verdict != Verdict::Refused {
+            return Err(answer);
         }
-    }
-
-    /// Tells the cache, and prepares the replay if there is a copy to send and a renewal to hope for. Otherwise gives the
-    /// answer back.
-    fn renew<ResB>(
-        &mut self,
-        cache: &Arc<Cache>,
-        answer: Response<ResB>,
-    ) -> Result<Pin<Box<Renewing<S, B>>>, Response<ResB>>
-    where
-        S: Service<Request<B>, Response = Response<ResB>>,
-    {
+        // No cache any more means no layer, and nobody whose next request could renew.
+        let Some(cache) = self.token.cache.upgrade() else {
+            return Err(answer);
+        };
         let refusal = cache.refuse(&self.token, self.origin);
+        // A replay has no copy: there is never a third time, but the next request will renew.
         let spare = self.spare.take();
         let Some(spare) = spare.filter(|_| !matches!(refusal, Refusal::BudgetSpent { .. })) else {
             return Err(answer);
         };
         Ok(Box::pin(Renewing {
-            wait: Wait::newer_than(Arc::clone(cache), &self.token),
+            wait: Wait::newer_than(cache, &self.token),
             renewed: None,
-            bearer: Self {
-                token: Arc::clone(&self.token),
-                origin: self.origin,
-                spare: None,
-            },
+            refused: Arc::clone(&self.token),
+            origin: self.origin,
             spare: *spare,
             answer: Some(answer),
         }))
     }
 }
 
-type Replay<S, B> = (<S as Service<Request<B>>>::Future, Bearer<S, B>);
-
 impl<S, B> Renewing<S, B>
 where
     S: Service<Request<B>>,
 {
     /// The replay, or the first answer when there is none.
-    fn poll_replay(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Replay<S, B>, S::Response>> {
+    fn poll_replay(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exit<S, B>> {
         let this = self.project();
         let first = |answer: &mut Option<_>| {
-            Poll::Ready(Err(answer.take().expect("polled after it was ready")))
+            let answer = answer.take().expect("polled after it was ready");
+            Poll::Ready(Exit::Answer(answer))
         };
         let token = match this.renewed {
             Some(token) => token,
             None => match ready!(this.wait.poll(cx)) {
                 // The server gave the refused token again; the API would refuse it again.
-                Ok(token) if token.same_value(&this.bearer.token) => return first(this.answer),
+                Ok(token) if token.same_value(this.refused) => return first(this.answer),
                 Ok(token) => this.renewed.insert(token),
                 Err(_) => return first(this.answer),
             },
@@ -352,10 +368,11 @@ where
         let response = this.spare.not_ready.call(request);
         let bearer = Bearer {
             token: Arc::clone(token),
-            origin: this.bearer.origin,
+            origin: *this.origin,
             spare: None,
+            replayed: true,
         };
-        Poll::Ready(Ok((response, bearer)))
+        Poll::Ready(Exit::Call(response, bearer))
     }
 }
 
@@ -365,11 +382,12 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Refused { .. } => "refused",
-            State::Authorizing { .. } => "authorizing",
             State::Calling { .. } => "calling",
-            State::Renewing { .. } => "renewing",
-            State::Replaying { .. } => "replaying",
+            State::Detour { detour } => match detour {
+                Detour::Refused(_) => "refused",
+                Detour::Authorizing(_) => "authorizing",
+                Detour::Renewing(_) => "renewing",
+            },
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
     }

@@ -66,7 +66,7 @@ where
     }
 }
 
-/// A second request like the first, token and all.
+/// A second request like the first.
 pub(crate) fn copy<B>(hook: &impl ReplayBody<B>, request: &Request<B>) -> Option<Request<B>> {
     let mut copy = Request::new(hook.copy(request.body())?);
     *copy.method_mut() = request.method().clone();

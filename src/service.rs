@@ -15,6 +15,7 @@ use crate::error::BoxError;
 use crate::future::{Bearer, ResponseFuture};
 use crate::grant::TokenRequest;
 use crate::replay::{NoReplay, ReplayBody};
+use crate::token::Token;
 
 /// What a layer, its clones and its services share.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
 pub struct OAuth<S, R = NoReplay> {
     inner: S,
     shared: Arc<Shared>,
+    /// The token of the last request, so that the next one need not look for it.
+    last: Option<Arc<Token>>,
     replay: R,
 }
 
@@ -49,6 +52,7 @@ impl<S, R> OAuth<S, R> {
         Self {
             inner,
             shared,
+            last: None,
             replay,
         }
     }
@@ -97,37 +101,50 @@ where
         if keeps || extensions.get::<NoToken>().is_some() {
             return ResponseFuture::pass(self.inner.call(request));
         }
-        let origin = match shared.destinations.judge(&request) {
-            Verdict::Allowed(origin) => origin,
-            Verdict::Pass => return ResponseFuture::pass(self.inner.call(request)),
-            Verdict::Refused(error) => return ResponseFuture::refuse(error),
+        let Some(origin) = shared.destinations.find(&request) else {
+            return self.elsewhere(request);
         };
-        let other = extensions.get::<TokenRequest>();
-        let token = match other {
-            None => shared.cache.free_token(),
+        let token = match extensions.get::<TokenRequest>() {
+            None => shared.cache.free_token(&mut self.last),
             Some(other) => shared.cache.free_token_for(other),
         };
-        match token {
-            Some(token) => {
-                let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
-                ResponseFuture::call(self.inner.call(request), bearer)
-            }
-            None => {
-                let kind = other.unwrap_or_else(|| shared.cache.own()).clone();
-                // The instance that was polled ready waits with the request, and keeps what it reserved; the clone left behind
-                // has to be polled again.
-                let not_ready = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, not_ready);
-                ResponseFuture::authorize(
-                    ready,
-                    request,
-                    &shared.cache,
-                    kind,
-                    origin,
-                    self.replay.clone(),
-                )
-            }
+        let Some(token) = token else {
+            return self.wait(request, origin);
+        };
+        let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
+        ResponseFuture::call(self.inner.call(request), bearer)
+    }
+}
+
+impl<S, R> OAuth<S, R> {
+    /// A request to a place that may not have the token.
+    #[cold]
+    fn elsewhere<B>(&mut self, request: Request<B>) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        let destinations = &self.shared.destinations;
+        match destinations.otherwise(request.method(), request.uri()) {
+            Verdict::Pass => ResponseFuture::pass(self.inner.call(request)),
+            Verdict::Refused(error) => ResponseFuture::refuse(error),
         }
+    }
+
+    /// A request for which there is no token at hand.
+    #[cold]
+    fn wait<B>(&mut self, request: Request<B>, origin: u64) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>> + Clone,
+        R: Clone,
+    {
+        let cache = &self.shared.cache;
+        let other = request.extensions().get::<TokenRequest>();
+        let kind = other.unwrap_or_else(|| cache.own()).clone();
+        // The instance that was polled ready waits with the request, and keeps what it reserved; the clone left behind has to
+        // be polled again.
+        let not_ready = self.inner.clone();
+        let ready = mem::replace(&mut self.inner, not_ready);
+        ResponseFuture::authorize(ready, request, cache, kind, origin, self.replay.clone())
     }
 }
 
@@ -136,6 +153,8 @@ impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
         Self {
             inner: self.inner.clone(),
             shared: Arc::clone(&self.shared),
+            // Not shared: a clone is likely to be used on another thread, which finds a copy of its own.
+            last: None,
             replay: self.replay.clone(),
         }
     }

@@ -76,10 +76,16 @@ impl Cache {
     }
 
     /// The cached path: the layer's own token, if it may be used without asking the state machine. No lock, no allocation.
-    #[inline]
-    pub(crate) fn free_token(&self) -> Option<Arc<Token>> {
+    ///
+    /// `last` is the caller's note of what it was given last. A token that is no longer in force is not free, so the note
+    /// needs no other check.
+    #[inline(always)]
+    pub(crate) fn free_token(&self, last: &mut Option<Arc<Token>>) -> Option<Arc<Token>> {
         let now = self.clock.now();
-        self.current.get_if(|token| token.is_free(now))
+        if !last.as_ref().is_some_and(|token| token.is_free(now)) {
+            *last = self.current.get_if(|token| token.is_free(now));
+        }
+        last.clone()
     }
 
     /// The same for another kind of token: one look-up under the lock.

@@ -18,10 +18,13 @@ pub(crate) enum Verdict {
     Denied,
 }
 
-/// Whether [`decide`] has to look; when this is false, its verdict is not [`Verdict::Refused`].
-#[inline]
+/// Whether an answer needs a closer look: [`decide`] may say [`Verdict::Refused`], or, at a 403, there may be challenges for the
+/// caller to see.
+#[inline(always)]
 pub(crate) fn is_suspicious(status: StatusCode, headers: &HeaderMap, also: &[StatusCode]) -> bool {
-    is_unauthorized(status, also) || is_grpc_unauthenticated(status, headers)
+    status == StatusCode::FORBIDDEN
+        || is_unauthorized(status, also)
+        || is_grpc_unauthenticated(status, headers)
 }
 
 /// Judges an answer; `also` holds the statuses that count as a 401 besides 401 itself.
@@ -60,13 +63,13 @@ fn refusal(error: Option<&str>) -> Verdict {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn is_unauthorized(status: StatusCode, also: &[StatusCode]) -> bool {
     status == StatusCode::UNAUTHORIZED || also.contains(&status)
 }
 
 /// A gRPC server refuses in a trailers-only answer: HTTP 200, with its own status among the headers.
-#[inline]
+#[inline(always)]
 fn is_grpc_unauthenticated(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::OK
         && is_grpc(headers)
@@ -75,9 +78,9 @@ fn is_grpc_unauthenticated(status: StatusCode, headers: &HeaderMap) -> bool {
             .is_some_and(|code| code.as_bytes() == b"16")
 }
 
-#[inline]
+#[inline(always)]
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE) else {
+    let Some(kind) = headers.get(&CONTENT_TYPE) else {
         return false;
     };
     let Some((kind, rest)) = kind.as_bytes().split_at_checked(GRPC.len()) else {
@@ -239,12 +242,13 @@ mod tests {
     fn ordinary_answers_are_not_suspicious() {
         let empty = HeaderMap::new();
         assert!(!is_suspicious(StatusCode::OK, &empty, &[]));
-        assert!(!is_suspicious(StatusCode::FORBIDDEN, &empty, &[]));
+        assert!(!is_suspicious(StatusCode::IM_A_TEAPOT, &empty, &[]));
         assert!(is_suspicious(StatusCode::UNAUTHORIZED, &empty, &[]));
+        assert!(is_suspicious(StatusCode::FORBIDDEN, &empty, &[]));
         assert!(is_suspicious(
-            StatusCode::FORBIDDEN,
+            StatusCode::IM_A_TEAPOT,
             &empty,
-            &[StatusCode::FORBIDDEN]
+            &[StatusCode::IM_A_TEAPOT]
         ));
     }
 }
