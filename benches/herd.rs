@@ -140,7 +140,7 @@ fn look_up(keys: usize, requests: usize) {
     for _ in 0..requests {
         // Far apart, so that a big table is not found in the cache line just used.
         place = (place + 7919) % keys;
-        drop(send(&mut service, asking_request(&kinds[place])));
+        send(&mut service, asking_request(&kinds[place]));
     }
     let each = began.elapsed() / u32::try_from(requests).expect("a count");
     println!("a request that asks for one of {keys} kinds of token: {each:?}");

@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tower::{Layer, Service};
 use tower_http::auth::AddAuthorizationLayer;
 
@@ -48,7 +48,7 @@ impl Measure {
     {
         self.compare(name, || {
             let mut service = service.clone();
-            move || drop(send(&mut service, request()))
+            move || send(&mut service, request())
         });
     }
 
@@ -57,10 +57,10 @@ impl Measure {
     where
         S: Service<Request<Body>, Response = Response<Body>> + Clone + Sync,
     {
-        self.compare(name, || move || drop(send(&mut service.clone(), request())));
+        self.compare(name, || move || send(&mut service.clone(), request()));
     }
 
-    fn compare<W: FnMut()>(&self, name: &str, worker: impl Fn() -> W + Sync) {
+    fn compare<W: FnMut() -> StatusCode>(&self, name: &str, worker: impl Fn() -> W + Sync) {
         let (mut alone, mut shared) = (Vec::new(), Vec::new());
         // In turns, so that what slows the machine for a while slows both.
         for _ in 0..self.rounds {
@@ -72,7 +72,11 @@ impl Measure {
     }
 
     /// Nanoseconds for one request of one thread.
-    fn round<W: FnMut()>(&self, threads: u32, worker: &(impl Fn() -> W + Sync)) -> f64 {
+    fn round<W: FnMut() -> StatusCode>(
+        &self,
+        threads: u32,
+        worker: &(impl Fn() -> W + Sync),
+    ) -> f64 {
         let start = &Barrier::new(threads as usize);
         let work = || {
             let mut work = worker();
