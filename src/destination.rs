@@ -65,7 +65,8 @@ impl<'a> Parts<'a> {
         let text = authority.port().map(|port| port.as_u16());
         let unreadable =
             text.is_none() && authority.as_str().rsplit(']').next().is_some_and(has_port);
-        if host.is_empty() || unreadable {
+        // A pattern would match nothing, which a list of origins should not leave to be found out.
+        if host.is_empty() || host.contains('*') || unreadable {
             return None;
         }
         let port = text.unwrap_or(default_port(https));
@@ -372,6 +373,7 @@ mod tests {
             "https://u:p@api.example",
             "ws://api.example",
             "https://api.example:99999",
+            "https://*.example",
             "https://",
             "",
         ] {

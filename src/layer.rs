@@ -169,7 +169,7 @@ impl<R> fmt::Debug for OAuthLayer<R> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(model)))]
 mod tests {
     use super::*;
 

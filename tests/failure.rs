@@ -472,6 +472,34 @@ async fn sixty_four_flights_at_once_and_the_others_queue() {
     assert_eq!((endpoint.most_at_once(), endpoint.requests()), (64, 200));
 }
 
+// K34, R15
+#[tokio::test(start_paused = true)]
+async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
+    let endpoint = Endpoint::new().latency(secs(8));
+    let policy = RefreshPolicy::new().max_flights(1);
+    let layer = builder(&endpoint).refresh_policy(policy).build().unwrap();
+    let calls: JoinSet<_> = (0..5)
+        .map(|n| {
+            let tokens = layer.tokens().for_request(other(&format!("s{n}")));
+            async move { tokens.token().await }
+        })
+        .collect();
+    let (served, failed): (Vec<_>, Vec<_>) =
+        calls.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!((served.len(), failed.len(), endpoint.requests()), (3, 2, 3));
+    for error in failed {
+        let error = error.unwrap_err();
+        assert!(
+            error.is_timeout() && error.to_string().contains("max_flights"),
+            "{error}"
+        );
+    }
+    assert!(
+        layer.tokens().token().await.is_ok(),
+        "no backoff for anyone"
+    );
+}
+
 // R15
 #[tokio::test(start_paused = true)]
 async fn a_rejected_scope_backs_off_its_own_kind_of_token_and_no_other() {

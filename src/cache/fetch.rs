@@ -66,6 +66,7 @@ async fn run(guard: Guard) {
             cache.watch.failed(&landing, &error, left);
         }
         End::Grounded(error) => {
+            let error = error.at_endpoint(landing.endpoint);
             let (error, left) = cache.fail_with_others(flight, error);
             cache.watch.failed(&landing, &error, left);
         }
@@ -80,7 +81,7 @@ enum End {
         sent: Timestamp,
     },
     Failed(Error),
-    /// It never departed: the endpoint failed for others while it queued.
+    /// It never departed: the endpoint failed for others while it queued, or its turn did not come.
     Grounded(Error),
     /// The credentials are the same as before, so there is nothing to try.
     Unchanged,
@@ -94,7 +95,12 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
         }
         cache.end_backoff(&flight.request);
     }
-    let permit = cache.permits.acquire().await;
+    // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing about the endpoint.
+    let limit = deadline.saturating_duration_since(Instant::now());
+    let patience = limit - cache.policy.attempt_timeout.min(limit / 2);
+    let Ok(permit) = timeout(patience, cache.permits.acquire()).await else {
+        return End::Grounded(no_turn(cache.policy.max_flights));
+    };
     let _permit = permit.expect("nothing closes the semaphore");
     if let Err(error) = cache.may_depart(&flight.request) {
         return End::Grounded(error);
@@ -125,6 +131,13 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
         trace::attempt_failed(*attempts, &error, pause);
         sleep(pause).await;
     }
+}
+
+fn no_turn(max_flights: usize) -> Error {
+    Error::timed_out(format!(
+        "{max_flights} other kinds of token were being fetched and none made room"
+    ))
+    .with_advice("raise RefreshPolicy::max_flights, or ask for fewer kinds of token at once")
 }
 
 /// Fully jittered, so that instances which failed together do not come back together. Short, since callers wait.

@@ -59,8 +59,8 @@ impl Cache {
         })
     }
 
-    /// The same for a flight that never departed, since the endpoint failed for others while it queued: it fails as they did,
-    /// and is no failure of its own.
+    /// The same for a flight that never departed, since the endpoint failed for others while it queued or its turn did not
+    /// come: its callers are told, and nothing is learnt about the endpoint.
     pub(in crate::cache) fn fail_with_others(
         &self,
         flight: &Flight,
