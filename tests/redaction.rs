@@ -3,7 +3,7 @@
 mod support;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use support::*;
@@ -68,16 +68,23 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-fn record() -> (Log, tracing::subscriber::DefaultGuard) {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(Level::TRACE)
-        .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
-        .with_ansi(false)
-        .with_writer(log.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
-    (log, guard)
+/// What every test of this binary has traced so far.
+///
+/// One subscriber for the process: with one for each thread, an event that is met first by a thread without any is switched off
+/// for all of them.
+fn trace() -> String {
+    static LOG: LazyLock<Log> = LazyLock::new(|| {
+        let log = Log::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::TRACE)
+            .with_span_events(tracing_subscriber::fmt::format::FmtSpan::FULL)
+            .with_ansi(false)
+            .with_writer(log.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    });
+    LOG.text()
 }
 
 /// What servers echo back, and ours must not repeat.
@@ -109,6 +116,7 @@ fn auths() -> [ClientAuth; 3] {
 // R24
 #[tokio::test(start_paused = true)]
 async fn debug_and_display_of_every_public_type_are_clean() {
+    trace();
     let mut shown = String::new();
     let mut show = |what: &dyn std::fmt::Debug| shown.push_str(&format!("{what:?}\n{what:#?}\n"));
     for auth in auths() {
@@ -161,6 +169,7 @@ async fn debug_and_display_of_every_public_type_are_clean() {
 // R24
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_the_server_echoes_is_masked() {
+    trace();
     for auth in auths() {
         let endpoint = Endpoint::new().always(echoing(401));
         let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
@@ -179,6 +188,7 @@ async fn a_secret_that_the_server_echoes_is_masked() {
 // R24
 #[tokio::test(start_paused = true)]
 async fn a_content_type_that_echoes_the_secret_is_masked() {
+    trace();
     let page = raw(200, &[("content-type", SECRET)], "<html>");
     let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", SECRET)
         .token_client(Endpoint::new().always(page))
@@ -192,7 +202,7 @@ async fn a_content_type_that_echoes_the_secret_is_masked() {
 // R24
 #[tokio::test(start_paused = true)]
 async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean() {
-    let (log, _guard) = record();
+    trace();
     let seen = Log::default();
     for auth in auths() {
         let endpoint = Endpoint::new()
@@ -224,18 +234,13 @@ async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean(
         layer.tokens().invalidate();
         let _ = layer.tokens().token().await;
     }
-    let refused = "connection refused";
-    assert!(
-        log.text().contains(refused),
-        "the log says why: {}",
-        log.text()
-    );
-    assert!(
-        log.text().contains("got a token")
-            && log.text().contains("token request failed, trying again")
-    );
+    let traced = trace();
+    for event in ["got a token", "token request failed, trying again"] {
+        assert!(traced.contains(event), "{event}: {traced}");
+    }
+    assert!(traced.contains("connection refused"), "why: {traced}");
     assert!(seen.text().contains("FetchFinished") && seen.text().contains("Suspected"));
-    assert_clean(&log.text(), "the trace");
+    assert_clean(&traced, "the trace");
     assert_clean(&seen.text(), "an event");
 }
 
@@ -249,7 +254,7 @@ async fn the_trace_of_a_run_over_real_sockets_is_clean_our_dependencies_included
     use hyper_util::client::legacy::Client;
     use hyper_util::rt::TokioExecutor;
 
-    let (log, _guard) = record();
+    trace();
     let token = move || async move {
         format!(r#"{{"access_token":"{TOKEN}","refresh_token":"{REFRESH}","expires_in":100}}"#)
     };
@@ -280,7 +285,7 @@ async fn the_trace_of_a_run_over_real_sockets_is_clean_our_dependencies_included
             .unwrap();
         refused.tokens().token().await.unwrap_err();
     }
-    let text = log.text();
+    let text = trace();
     assert!(
         text.contains("hyper"),
         "the trace has our dependencies in it"

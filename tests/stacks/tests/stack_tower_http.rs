@@ -167,7 +167,8 @@ async fn the_token_is_in_no_span_and_no_event() {
         .with_span_events(FmtSpan::FULL)
         .with_writer(log.clone())
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For the process: events that another test's thread meets first, without a subscriber, would be switched off for this one.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let trace = || {
         TraceLayer::new_for_http()
             .make_span_with(DefaultMakeSpan::new().include_headers(true))
