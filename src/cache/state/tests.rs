@@ -509,3 +509,54 @@ fn two_apis_that_always_answer_401_in_turn_are_both_slowed_down() {
     }
     assert_eq!(renewals, [9, 9]);
 }
+
+// K13, R14
+#[test]
+fn time_that_steps_back_breaks_no_promise() {
+    // The boot clock does not step back, but two callers that read it may take the lock in the other order.
+    let mut draws = fastrand::Rng::with_seed(13);
+    for _ in 0..300 {
+        let mut machine = Machine::new();
+        let (mut flight, mut newest) = (None, 0);
+        for _ in 0..200 {
+            let jump = secs(draws.u64(0..400));
+            machine.now = if draws.u8(0..3) == 0 {
+                machine.now.before(jump)
+            } else {
+                machine.now.after(jump)
+            };
+            let held = machine.state.token(&machine.own).cloned();
+            let live = held.filter(|token| token.live(machine.now));
+            match machine.call() {
+                Did::Serve(generation, launch) => {
+                    let live = live.expect("served past its end");
+                    assert_eq!(generation, live.generation);
+                    assert!(!(launch && flight.is_some()), "two flights");
+                    if launch {
+                        flight = Some(machine.state.flights);
+                    }
+                }
+                Did::Wait(id, launch, fallback) => {
+                    assert_eq!(fallback, live.map(|token| token.generation));
+                    assert_eq!(launch, flight.is_none(), "two flights, or none");
+                    flight = Some(id);
+                }
+                Did::Fail(_) => assert!(live.is_none(), "a live token was not served"),
+            }
+            match flight.filter(|_| draws.bool()) {
+                Some(id) if draws.bool() => {
+                    let token = machine.succeed(id, draws.u64(0..4000));
+                    assert!(token.generation > newest, "an older token came back");
+                    newest = token.generation;
+                    flight = None;
+                }
+                Some(id) => {
+                    machine.fail(id, &Error::transient("down"));
+                    flight = None;
+                }
+                None => {}
+            }
+        }
+        assert!(newest > 0);
+    }
+}
