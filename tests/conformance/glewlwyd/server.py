@@ -5,6 +5,7 @@
 On API_PORT: /oidc and /short want a token of that plugin; /_test/issued?client=ID is how many tokens that client was given.
 """
 
+import atexit
 import base64
 import gzip
 import json
@@ -63,15 +64,21 @@ database={{ type="sqlite3"; path="{DATABASE}"; }};
 glewlwyd = subprocess.Popen([ROOT + "/usr/bin/glewlwyd", "--config-file", folder.name + "/glewlwyd.conf"], stdout=sys.stderr)
 
 
-def stop(*_):
+def stop():
     glewlwyd.terminate()
     glewlwyd.wait()
     folder.cleanup()
-    os._exit(0)
 
 
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, stop)
+def leave(*_):
+    # Raised where the main thread is, so that a lock it holds there is let go before `stop` asks for it: `poll` below holds the
+    # one that `wait` needs.
+    sys.exit()
+
+
+atexit.register(stop)
+signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGINT, leave)
 
 admin = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookiejar.CookieJar()))
 
@@ -162,7 +169,13 @@ api = Listener(("127.0.0.1", API_PORT), Api)
 threading.Thread(target=api.serve_forever, daemon=True).start()
 version = subprocess.run([ROOT + "/usr/bin/glewlwyd", "--version"], capture_output=True, text=True, check=True).stdout
 print("ready", version.strip(), flush=True)
-# Not `wait`, which holds a lock that `stop` needs.
-while glewlwyd.poll() is None:
-    time.sleep(0.5)
-sys.exit("glewlwyd ended")
+try:
+    while glewlwyd.poll() is None:
+        time.sleep(0.5)
+    print("glewlwyd ended", file=sys.stderr, flush=True)
+    status = 1
+except SystemExit:
+    status = 0
+stop()
+# Connections that are still open have threads that would be waited for.
+os._exit(status)
