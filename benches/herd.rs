@@ -2,11 +2,12 @@
 //!
 //! `cargo bench --bench herd` prints a table. No gate on time.
 
+#[path = "support/burst.rs"]
+mod burst;
 mod support;
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -34,31 +35,14 @@ fn main() {
 /// Cold callers, an endpoint that answers after 50 ms, all threads of the machine.
 fn burst(callers: usize) {
     let runtime = Runtime::new().expect("a runtime");
-    let mut times: Vec<_> = (0..11).map(|_| runtime.block_on(cold(callers))).collect();
+    let mut times: Vec<_> = (0..11)
+        .map(|_| runtime.block_on(burst::cold(callers, DELAY)))
+        .collect();
     times.sort();
     println!(
         "{callers} cold callers, endpoint {DELAY:?}: 1 token request, last caller done after {:.1?} (median; {:.1?} to {:.1?})",
         times[5], times[0], times[10],
     );
-}
-
-async fn cold(callers: usize) -> Duration {
-    let source = Arc::new(Slow::new(DELAY));
-    let service = OAuthLayer::new(Arc::clone(&source)).layer(NoOp);
-    let began = Instant::now();
-    let mut tasks = Vec::with_capacity(callers);
-    for _ in 0..callers {
-        let mut service = service.clone();
-        tasks.push(tokio::spawn(async move {
-            service.ready().await?.call(request()).await
-        }));
-    }
-    for task in tasks {
-        task.await.expect("no panic").expect("a token");
-    }
-    let took = began.elapsed();
-    assert_eq!(source.requests(), 1, "token requests for {callers} callers");
-    took
 }
 
 /// What a task holds while it waits for a token, above one whose service waits for something else.
