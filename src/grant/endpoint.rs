@@ -27,6 +27,8 @@ pub(super) struct Endpoint {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    #[cfg(feature = "tower-http")]
+    extensions: http::Extensions,
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
@@ -75,13 +77,13 @@ impl Endpoint {
     /// One exchange, without a time limit of its own.
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         let answer = self.client.send(request).await?;
-        if let Some(RedirectedTo(host)) = answer.redirected(&self.uri) {
+        if let Some(host) = redirected_to(&answer, &self.uri) {
             return Err(Error::invalid_response(format!(
                 "the token client followed a redirect to {host} and may have carried the credentials there"
             ))
             .with_advice("give token_client() a client that does not follow redirects, and change the client secret"));
         }
-        Ok(answer.answer)
+        Ok(answer)
     }
 }
 
@@ -100,28 +102,19 @@ pub(super) trait TokenClient: Send + Sync {
     fn send(&self, request: Request<Full<Bytes>>) -> Exchange;
 }
 
-type Exchange = Pin<Box<dyn Future<Output = Result<Received, Error>> + Send>>;
+type Exchange = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send>>;
 
-pub(super) struct Received {
-    answer: Answer,
-    extensions: http::Extensions,
+/// Where a redirect has led that the token client has followed.
+#[cfg(feature = "tower-http")]
+fn redirected_to(answer: &Answer, asked: &Uri) -> Option<String> {
+    let tower_http::follow_redirect::RequestUri(answered) = answer.extensions.get()?;
+    let host = answered.host().unwrap_or("another path");
+    (answered != asked).then(|| host.to_owned())
 }
 
-struct RedirectedTo(String);
-
-impl Received {
-    fn redirected(&self, _asked: &Uri) -> Option<RedirectedTo> {
-        #[cfg(feature = "tower-http")]
-        {
-            let tower_http::follow_redirect::RequestUri(answered) = self.extensions.get()?;
-            if answered != _asked {
-                let host = answered.host().unwrap_or("another path");
-                return Some(RedirectedTo(host.to_owned()));
-            }
-        }
-        let _ = &self.extensions;
-        None
-    }
+#[cfg(not(feature = "tower-http"))]
+fn redirected_to(_: &Answer, _: &Uri) -> Option<String> {
+    None
 }
 
 pub(super) struct ErasedClient<S>(S);
@@ -153,13 +146,12 @@ where
                 Err(_) if !parts.status.is_success() => Zeroizing::default(),
                 Err(error) => return Err(error),
             };
-            Ok(Received {
-                answer: Answer {
-                    status: parts.status,
-                    headers: parts.headers,
-                    body,
-                },
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                #[cfg(feature = "tower-http")]
                 extensions: parts.extensions,
+                body,
             })
         })
     }
