@@ -199,8 +199,8 @@ impl<F: Clone> State<F> {
         self.entries.land(request, id);
         let entry = self.entries.admit(request);
         let backoff = match error.reach() {
-            Reach::Endpoint => &mut self.endpoint,
-            Reach::Key => &mut entry.backoff,
+            Reach::Client => &mut self.endpoint,
+            Reach::Kind => &mut entry.backoff,
         };
         *backoff = Some(Backoff::after(
             &self.policy,

@@ -27,8 +27,10 @@ impl Class {
 /// Whom a failure speaks for, and so who backs off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
-    Endpoint,
-    Key,
+    /// This client at this token endpoint, with all its kinds of token.
+    Client,
+    /// One kind of token alone.
+    Kind,
 }
 
 /// A row of the table, without the column that it is found by.
@@ -49,13 +51,13 @@ impl Row {
         }
     }
 
-    pub(super) const PASSING: Self = Self::new(Class::Transient, Reach::Endpoint, true);
+    pub(super) const PASSING: Self = Self::new(Class::Transient, Reach::Client, true);
     /// Transient, but coming back at once would make it worse.
-    pub(super) const BUSY: Self = Self::new(Class::Transient, Reach::Endpoint, false);
-    pub(super) const CLIENT: Self = Self::new(Class::Rejected, Reach::Endpoint, false);
-    pub(super) const REQUEST: Self = Self::new(Class::Rejected, Reach::Key, false);
-    pub(super) const UNUSABLE: Self = Self::new(Class::InvalidResponse, Reach::Key, false);
-    pub(super) const DESTINATION: Self = Self::new(Class::Destination, Reach::Key, false);
+    pub(super) const BUSY: Self = Self::new(Class::Transient, Reach::Client, false);
+    pub(super) const CLIENT: Self = Self::new(Class::Rejected, Reach::Client, false);
+    pub(super) const REQUEST: Self = Self::new(Class::Rejected, Reach::Kind, false);
+    pub(super) const UNUSABLE: Self = Self::new(Class::InvalidResponse, Reach::Kind, false);
+    pub(super) const DESTINATION: Self = Self::new(Class::Destination, Reach::Kind, false);
 
     /// By the error code of RFC 6749 §5.2, or of those who add to it.
     pub(super) fn of_code(code: &str) -> Self {
@@ -88,7 +90,7 @@ impl Row {
                 ..status
             },
             (Class::Transient, _) | (Class::Rejected, Class::Rejected)
-                if status.reach == Reach::Endpoint =>
+                if status.reach == Reach::Client =>
             {
                 status
             }

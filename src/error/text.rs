@@ -8,7 +8,7 @@ use super::{Class, Error, Reach};
 impl Error {
     fn advice(&self) -> Option<&str> {
         self.cause.advice.as_deref().or(match self.cause.row.class {
-            Class::Rejected if self.cause.row.reach == Reach::Endpoint => Some(
+            Class::Rejected if self.cause.row.reach == Reach::Client => Some(
                 "check the client id, the secret and how they are sent, and that this client may use the client-credentials grant",
             ),
             Class::Rejected => Some("check the scope, audience, resource and extra parameters"),
