@@ -65,7 +65,7 @@
 //! # Runtime
 //!
 //! A token is fetched by a task of its own on the tokio runtime of the call that first needs it, with time enabled. Outside of a
-//! runtime such a call is an error; in one whose timers are off it panics. Calls that find a token in the cache need no runtime.
+//! runtime, and in one whose timers are off, such a call is an error. Calls that find a token in the cache need no runtime.
 //!
 //! # Errors
 //!
@@ -98,6 +98,7 @@ pub mod future;
 mod grant;
 #[cfg(feature = "tonic")]
 mod grpc;
+mod guard;
 mod layer;
 pub mod observe;
 mod replay;

@@ -11,7 +11,7 @@ use tower::Service;
 
 use crate::cache::{Cache, TokenCache};
 use crate::destination::{Destinations, Verdict};
-use crate::error::BoxError;
+use crate::error::{BoxError, Error};
 use crate::future::{Bearer, ResponseFuture};
 use crate::grant::TokenRequest;
 use crate::replay::{NoReplay, ReplayBody};
@@ -109,7 +109,7 @@ where
             Some(other) => shared.cache.free_token_for(other),
         };
         let Some(token) = token else {
-            return self.wait(request, origin);
+            return self.decide(request, origin);
         };
         let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
         ResponseFuture::call(self.inner.call(request), bearer)
@@ -121,30 +121,59 @@ impl<S, R> OAuth<S, R> {
     #[cold]
     fn elsewhere<B>(&mut self, request: Request<B>) -> ResponseFuture<S, B, R>
     where
-        S: Service<Request<B>>,
+        S: Service<Request<B>> + Clone,
     {
         let destinations = &self.shared.destinations;
         match destinations.otherwise(request.method(), request.uri()) {
             Verdict::Pass => ResponseFuture::pass(self.inner.call(request)),
-            Verdict::Refused(error) => ResponseFuture::refuse(error),
+            Verdict::Refused(error) => self.refuse(error),
         }
     }
 
-    /// A request for which there is no token at hand.
+    /// A request for which there is no token that may be used without asking.
     #[cold]
-    fn wait<B>(&mut self, request: Request<B>, origin: u64) -> ResponseFuture<S, B, R>
+    fn decide<B>(&mut self, mut request: Request<B>, origin: u64) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>> + Clone,
-        R: Clone,
+        R: ReplayBody<B> + Clone,
     {
         let cache = &self.shared.cache;
         let other = request.extensions().get::<TokenRequest>();
         let kind = other.unwrap_or_else(|| cache.own()).clone();
-        // The instance that was polled ready waits with the request, and keeps what it reserved; the clone left behind has to
-        // be polled again.
+        match cache.decide(&kind) {
+            Some(Ok(token)) => {
+                let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
+                ResponseFuture::call(self.inner.call(request), bearer)
+            }
+            Some(Err(error)) => self.refuse(error),
+            None => {
+                // The instance that was polled ready waits with the request, and keeps what it
+                // reserved.
+                let ready = self.take_ready();
+                let cache = &self.shared.cache;
+                let replay = self.replay.clone();
+                ResponseFuture::authorize(ready, request, cache, kind, origin, replay)
+            }
+        }
+    }
+
+    /// Gives back what the inner service reserved when it was polled ready, since it will not be
+    /// called.
+    fn refuse<B>(&mut self, error: Error) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>> + Clone,
+    {
+        drop(self.take_ready());
+        ResponseFuture::refuse(error)
+    }
+
+    /// The instance that was polled ready. The clone left behind has to be polled again.
+    fn take_ready(&mut self) -> S
+    where
+        S: Clone,
+    {
         let not_ready = self.inner.clone();
-        let ready = mem::replace(&mut self.inner, not_ready);
-        ResponseFuture::authorize(ready, request, cache, kind, origin, self.replay.clone())
+        mem::replace(&mut self.inner, not_ready)
     }
 }
 

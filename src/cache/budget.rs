@@ -113,6 +113,14 @@ mod tests {
     }
 
     #[test]
+    fn the_time_to_the_next_counts_from_when_one_was_taken_and_not_from_before() {
+        let policy = RefreshPolicy::default();
+        let mut budget = Budget::new(&policy, at(0));
+        assert!(budget.take(&policy, at(29)) && budget.take(&policy, at(30)));
+        assert_eq!(budget.left, 1, "nothing has come back a second later");
+    }
+
+    #[test]
     fn a_budget_of_one_doubles_its_interval_too() {
         let policy = RefreshPolicy::default().refusal_budget(1, Duration::from_secs(30));
         let mut budget = Budget::new(&policy, at(0));

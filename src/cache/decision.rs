@@ -14,6 +14,15 @@ pub(crate) struct Plan {
     pub(crate) cause: Cause,
 }
 
+/// What a caller can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// Wait for a flight.
+    pub(crate) wait: bool,
+    /// Launch one.
+    pub(crate) launch: bool,
+}
+
 /// What a call may do now.
 #[derive(Debug)]
 pub(crate) enum Decision<F> {
@@ -30,6 +39,8 @@ pub(crate) enum Decision<F> {
     },
     /// Backoff, and nothing to live on.
     Fail(Error),
+    /// To launch a flight or to wait for one, which this caller cannot.
+    Later { live: Option<Arc<Token>> },
 }
 
 /// A live token to use when the flight has not brought a better one within `wait`.

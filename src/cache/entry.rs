@@ -17,6 +17,8 @@ pub(super) struct Entry<F> {
     pub(super) suspect: bool,
     pub(super) flight: Option<Ticket<F>>,
     pub(super) backoff: Option<Backoff>,
+    /// Flights in a row that ended without saying anything of the endpoint.
+    pub(super) missed: u32,
     /// No renewal before this, whatever the server's `expires_in` says.
     pub(super) rest_until: Timestamp,
     budgets: Vec<(u64, Budget)>,
@@ -24,6 +26,8 @@ pub(super) struct Entry<F> {
     pub(super) used: bool,
     /// In the list of candidates for eviction, or, for the layer's own kind of token, never to be.
     pub(super) candidate: bool,
+    /// Its place among those that were set aside in place of being forgotten.
+    pub(super) aside: Option<u64>,
 }
 
 /// The flight under way for it.
@@ -39,12 +43,23 @@ impl<F> Entry<F> {
             suspect: false,
             flight: None,
             backoff: None,
+            missed: 0,
             rest_until: Timestamp::ZERO,
             budgets: Vec::new(),
             // A newcomer has its first chance: what was just asked for is about to be fetched.
             used: true,
             candidate: true,
+            aside: None,
         }
+    }
+
+    pub(super) fn is_aside(&self) -> bool {
+        self.aside.is_some()
+    }
+
+    /// Whether to forget it would let somebody ask again who has been asked to wait.
+    pub(super) fn holds_back(&self) -> bool {
+        self.backoff.is_some() || self.suspect || !self.budgets.is_empty()
     }
 
     pub(super) fn live(&self, now: Timestamp) -> Option<&Arc<Token>> {
@@ -78,8 +93,11 @@ impl<F> Entry<F> {
     }
 
     /// The flight is over. Whatever it brought, the token's freedom is decided anew by the next call.
-    pub(super) fn land(&mut self, id: u64) {
-        if self.flight.as_ref().is_some_and(|ticket| ticket.id == id) {
+    ///
+    /// Returns whether it was still the one under way, and had not been given up.
+    pub(super) fn land(&mut self, id: u64) -> bool {
+        let under_way = self.flight.as_ref().is_some_and(|ticket| ticket.id == id);
+        if under_way {
             self.flight = None;
         }
         // Nor is it forgotten before anyone has used what the flight brought.
@@ -87,6 +105,7 @@ impl<F> Entry<F> {
         if let Some(token) = &self.token {
             token.set_free_until(Timestamp::ZERO);
         }
+        under_way
     }
 
     pub(super) fn budget(

@@ -1,12 +1,13 @@
-//! The task that flies a flight: its attempts, its time limits, and what happens when it dies.
+//! The task that flies a flight: its turn, its attempts, its time limits, and what happens when it
+//! is not driven or dies.
 
-use std::panic::AssertUnwindSafe;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::Instrument;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::flight::Flight;
 use super::shared::Cache;
@@ -15,12 +16,14 @@ use crate::error::Error;
 use crate::observe::{Cause, Event, Landing, trace};
 use crate::token::{Timestamp, TokenResponse};
 
-/// Spawns the flight's own task. Never called under the cache's lock: a runtime that is shutting down drops the task right
-/// here, and the guard in it takes that lock.
+/// Spawns the flight's own task. Never called under the cache's lock: a runtime that is shutting
+/// down drops the task right here, and the guard in it takes that lock.
+///
+/// The guard comes first, so that whatever happens next leaves no flight that nobody flies.
 pub(super) fn launch(cache: Arc<Cache>, flight: Arc<Flight>, runtime: &Handle) {
-    let span = trace::flight_span(&flight);
     let guard = Guard { cache, flight };
-    drop(runtime.spawn(run(guard).instrument(span)));
+    let span = trace::flight_span(&guard.flight);
+    drop(runtime.spawn(trace::within(span, run(guard))));
 }
 
 /// Tells the waiters when the task is dropped before it has landed: its runtime is gone.
@@ -32,45 +35,62 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.cache.lose(&self.flight);
+        self.cache
+            .turns
+            .release(self.flight.id, self.cache.clock.now());
     }
 }
 
 async fn run(guard: Guard) {
     let Guard { cache, flight } = &guard;
-    let started = Instant::now();
-    let limit = flight.deadline.since(cache.clock.now());
+    // Given up before it was polled for the first time: another one flies by now.
+    if flight.is_finished() {
+        return;
+    }
+    let limit = cache.policy.flight_timeout;
+    let (started, begun) = (Instant::now(), cache.clock.now());
+    let due = begun.after(limit);
+    flight.begins(due);
     let mut attempts = 0;
-    // The source is the user's code: its panic is a failure like any other, and must not look like a lost runtime, which would
-    // be tried again at once.
-    let work = AssertUnwindSafe(fly(cache, flight, started + limit, &mut attempts)).catch_unwind();
-    let end = match timeout(limit, work).await {
-        Ok(Ok(end)) => end,
-        Ok(Err(_)) => End::Failed(panicked()),
-        Err(_) => End::Failed(Error::timed_out(format!("no token within {limit:.1?}"))),
+    let (end, endpoint) = match cache.source.endpoint() {
+        Ok(endpoint) => {
+            let work = fly(cache, flight, started + limit, &mut attempts);
+            match Driven::new(cache, flight, pin!(work)).await {
+                Some(end) => (end, endpoint),
+                None => return,
+            }
+        }
+        Err(panicked) => (End::Failed(panicked.into()), None),
     };
     let latency = started.elapsed();
     let landing = Landing {
         cause: flight.cause,
         attempts,
         latency,
-        endpoint: cache.source.endpoint(),
+        endpoint,
     };
     match end {
         End::Token { response, sent } => {
             cache.succeed(flight, &response, sent);
             cache.watch.succeeded(&landing, &flight.request, &response);
         }
+        // Its own limit has passed without its being polled, so it knows nothing of the endpoint.
+        End::Failed(_) | End::Grounded(_) if is_late(cache, due) => cache.miss(flight),
         End::Failed(error) => {
             let error = error.with_effort(attempts, latency);
-            let (error, left) = cache.fail(flight, error.at_endpoint(landing.endpoint));
-            cache.watch.failed(&landing, &error, left);
+            if let Some((error, left)) = cache.fail(flight, error.at_endpoint(endpoint)) {
+                cache.watch.failed(&landing, &error, left);
+            }
         }
         End::Grounded(error) => {
-            let error = error.at_endpoint(landing.endpoint);
-            let (error, left) = cache.fail_with_others(flight, error);
-            cache.watch.failed(&landing, &error, left);
+            let error = error.at_endpoint(endpoint);
+            if let Some((error, left)) = cache.fail_with_others(flight, error) {
+                cache.watch.failed(&landing, &error, left);
+            }
         }
         End::Unchanged => cache.stay(flight),
+        End::Missed => cache.miss(flight),
+        End::Deserted => cache.lose(flight),
     }
 }
 
@@ -85,25 +105,24 @@ enum End {
     Grounded(Error),
     /// The credentials are the same as before, so there is nothing to try.
     Unchanged,
+    /// An attempt was not polled past its limit: a process that was frozen, or a runtime that
+    /// nobody drove. Whatever came of it says nothing of the endpoint.
+    Missed,
+    /// All who waited for it left before its turn came.
+    Deserted,
 }
 
-async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u32) -> End {
+/// Ends by `deadline`, or as soon as it is polled after it: whatever is awaited here has a limit.
+async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &mut u32) -> End {
     if flight.cause == Cause::Credentials {
         let changed = timeout(PROBE_TIMEOUT, cache.source.credentials_changed()).await;
-        if !changed.unwrap_or(false) {
+        if !matches!(changed, Ok(Ok(true))) {
             return End::Unchanged;
         }
-        cache.end_backoff(&flight.request);
+        cache.end_every_backoff();
     }
-    // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing about the endpoint.
-    let limit = deadline.saturating_duration_since(Instant::now());
-    let patience = limit - cache.policy.attempt_timeout.min(limit / 2);
-    let Ok(permit) = timeout(patience, cache.permits.acquire()).await else {
-        return End::Grounded(no_turn(cache.policy.max_flights));
-    };
-    let _permit = permit.expect("nothing closes the semaphore");
-    if let Err(error) = cache.may_depart(&flight.request) {
-        return End::Grounded(error);
+    if let Err(end) = turn(cache, flight, deadline).await {
+        return end;
     }
     cache.watch.tell(&Event::FetchStarted {
         cause: flight.cause,
@@ -114,13 +133,24 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
         let sent = cache.clock.now();
         let limit = cache
             .policy
-            .attempt_timeout
+            .attempt_limit()
             .min(deadline.saturating_duration_since(Instant::now()));
-        let error = match timeout(limit, cache.source.token(&flight.request)).await {
-            Ok(Ok(response)) => return End::Token { response, sent },
-            Ok(Err(error)) => error,
+        let late = sent.after(limit);
+        let mut attempt = pin!(cache.source.token(&flight.request));
+        let mut answer = timeout(limit, attempt.as_mut()).await;
+        if answer.is_err() && is_late(cache, late) {
+            // The answer may have come meanwhile, to a connection that has to be polled first.
+            answer = timeout(MOMENT, attempt).await;
+        }
+        let error = match answer {
+            Ok(Ok(Ok(response))) => return End::Token { response, sent },
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(panicked)) => return End::Failed(panicked.into()),
             Err(_) => Error::timed_out(format!("no answer within {limit:.1?}")),
         };
+        if is_late(cache, late) {
+            return End::Missed;
+        }
         if !error.again() || *attempts >= cache.policy.attempts {
             return End::Failed(error);
         }
@@ -129,7 +159,92 @@ async fn fly(cache: &Cache, flight: &Flight, deadline: Instant, attempts: &mut u
             return End::Failed(error);
         }
         trace::attempt_failed(*attempts, &error, pause);
+        let until = cache.clock.now().after(pause);
         sleep(pause).await;
+        if is_late(cache, until) {
+            return End::Missed;
+        }
+        // Somebody else may have it meanwhile, if this flight was not polled for a while.
+        if let Err(end) = turn(cache, flight, deadline).await {
+            return end;
+        }
+    }
+}
+
+/// Whether so much more than a moment has passed since `due` that only a process or a runtime which
+/// stood still can have missed it.
+fn is_late(cache: &Cache, due: Timestamp) -> bool {
+    cache.clock.now() > due.after(LATE)
+}
+
+/// Waits until the flight may make its token requests.
+///
+/// The layer's own kind has a turn of its own, so that other kinds cannot keep it from flying.
+async fn turn(cache: &Cache, flight: &Arc<Flight>, deadline: Instant) -> Result<(), End> {
+    if flight.request != *cache.own() {
+        queue(cache, flight, deadline).await?;
+    }
+    cache.may_depart(&flight.request).map_err(End::Grounded)
+}
+
+async fn queue(cache: &Cache, flight: &Arc<Flight>, deadline: Instant) -> Result<(), End> {
+    // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing
+    // about the endpoint.
+    let limit = deadline.saturating_duration_since(Instant::now());
+    let patience = limit - cache.policy.attempt_limit().min(limit / 2);
+    let mut timer = pin!(sleep(LOOK));
+    let mut in_time = true;
+    let taken = poll_fn(|cx| {
+        if flight.is_deserted() {
+            return Poll::Ready(Err(End::Deserted));
+        }
+        // A flight whose runtime nobody drives frees its turn without waking anybody.
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            in_time = now.duration_since(timer.deadline()) < LOOK;
+            timer.as_mut().reset(now + LOOK);
+        }
+        let now = cache.clock.now();
+        cache.turns.poll(flight, now, in_time, cx.waker()).map(Ok)
+    });
+    match timeout(patience, taken).await {
+        Ok(taken) => taken,
+        Err(_) => Err(End::Grounded(no_turn(cache.policy.max_flights))),
+    }
+}
+
+/// The work of a flight, polled often enough to show that its runtime is driven, and dropped as
+/// soon as the flight is given up.
+struct Driven<'a, W> {
+    cache: &'a Cache,
+    flight: &'a Flight,
+    work: Pin<&'a mut W>,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl<'a, W> Driven<'a, W> {
+    fn new(cache: &'a Cache, flight: &'a Flight, work: Pin<&'a mut W>) -> Self {
+        Self {
+            cache,
+            flight,
+            work,
+            tick: Box::pin(sleep(LOOK)),
+        }
+    }
+}
+
+impl<W: Future> Future for Driven<'_, W> {
+    type Output = Option<W::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let now = self.cache.clock.now();
+        if !self.flight.is_polled(now, cx.waker()) {
+            return Poll::Ready(None);
+        }
+        while self.tick.as_mut().poll(cx).is_ready() {
+            self.tick.as_mut().reset(Instant::now() + LOOK);
+        }
+        self.work.as_mut().poll(cx).map(Some)
     }
 }
 
@@ -152,12 +267,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Callers wait for this look at the credentials, so a provider that hangs costs no more than this.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The message of a panic is the user's own text and may hold anything, so it is not repeated; the panic hook has told it.
-fn panicked() -> Error {
-    Error::transient("the token source panicked").with_advice(
-        "look for the panic's own message; it comes from the TokenSource, the token client or the secret provider",
-    )
-}
+/// How much later than its limit a flight may be polled and still call it a time-out.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What an attempt has to end in when it was polled too late. Less than what waiters give it.
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// How often a flight shows that it is driven, and one in the queue looks for a turn.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -3,17 +3,22 @@
 //! # Invariants
 //!
 //! 1. The outcome is set once and never changes.
-//! 2. A waiter either sees the outcome or has its waker registered before the outcome is set, since both happen under the
-//!    same lock; so nobody sleeps through it.
-//! 3. Wakers are called after the lock is released.
+//! 2. A waiter either sees the outcome or has its waker registered before the outcome is set, since
+//!    both happen under the same lock; so nobody sleeps through it. The same holds for the flight's
+//!    own task and the leaving of the last waiter.
+//! 3. Wakers are called after the lock is released, and one that panics keeps no other from being
+//!    called.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use slab::Slab;
 
 use super::sync::{Arc, Mutex, lock};
 use crate::error::Error;
 use crate::grant::TokenRequest;
+use crate::guard::guarded;
 use crate::observe::Cause;
 use crate::token::{Timestamp, Token};
 
@@ -22,8 +27,14 @@ pub(crate) struct Flight {
     pub(crate) id: u64,
     pub(crate) cause: Cause,
     pub(crate) request: TokenRequest,
-    /// When whoever still waits may take over: the flight has ended itself before this, if its runtime is alive.
-    pub(crate) deadline: Timestamp,
+    /// When its time limit ends, in nanoseconds of the boot clock.
+    ///
+    /// Relaxed, like the next one: a time for others to go by, with which no other memory is
+    /// published. Who reads an old value judges a little too early or too late, which is what the
+    /// graces are for.
+    due: AtomicU64,
+    /// When its task was last polled.
+    polled: AtomicU64,
     board: Mutex<Board>,
 }
 
@@ -31,6 +42,10 @@ pub(crate) struct Flight {
 struct Board {
     outcome: Option<Outcome>,
     waiters: Slab<Waker>,
+    /// Somebody has waited, and nobody does any more.
+    deserted: bool,
+    /// The flight's own task.
+    task: Option<Waker>,
 }
 
 /// How a flight ended, the same for all its waiters.
@@ -43,35 +58,80 @@ pub(crate) enum Outcome {
 }
 
 impl Flight {
-    pub(crate) fn new(id: u64, cause: Cause, request: TokenRequest, deadline: Timestamp) -> Self {
+    pub(crate) fn new(id: u64, cause: Cause, request: TokenRequest, due: Timestamp) -> Self {
         Self {
             id,
             cause,
             request,
-            deadline,
+            due: AtomicU64::new(due.as_nanos()),
+            polled: AtomicU64::new(0),
             board: Mutex::new(Board::default()),
         }
     }
 
+    /// Its task is polled for the first time: its time limit counts from now on.
+    pub(crate) fn begins(&self, due: Timestamp) {
+        self.due.store(due.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The time until it is overdue: until it should have ended by itself, and a little more, so
+    /// that its own time limit comes first.
+    pub(crate) fn time_left(&self, now: Timestamp) -> Duration {
+        let due = Timestamp::from_nanos(self.due.load(Ordering::Relaxed));
+        due.after(GRACE).since(now)
+    }
+
+    /// Its task is being polled. Returns whether it is to go on: nobody has given it up.
+    pub(crate) fn is_polled(&self, now: Timestamp, task: &Waker) -> bool {
+        self.polled.store(now.as_nanos(), Ordering::Relaxed);
+        let mut board = lock(&self.board);
+        match &mut board.task {
+            Some(known) => known.clone_from(task),
+            none => *none = Some(task.clone()),
+        }
+        board.outcome.is_none()
+    }
+
+    /// Whether its task has not been polled for so long.
+    pub(crate) fn is_idle(&self, now: Timestamp, span: Duration) -> bool {
+        let polled = Timestamp::from_nanos(self.polled.load(Ordering::Relaxed));
+        now.since(polled) >= span
+    }
+
     /// Sets the outcome, unless there is one, and wakes the waiters. Returns how many there were.
+    ///
+    /// The flight's own task is woken first: one that was given up is to drop its token request
+    /// before a waiter makes the next one.
     pub(crate) fn finish(&self, outcome: Outcome) -> Option<usize> {
-        let waiters = {
+        let (task, waiters) = {
             let mut board = lock(&self.board);
             if board.outcome.is_some() {
                 return None;
             }
             board.outcome = Some(outcome);
-            std::mem::take(&mut board.waiters)
+            (board.task.take(), std::mem::take(&mut board.waiters))
         };
         let count = waiters.len();
+        if let Some(task) = task {
+            guarded(|| task.wake());
+        }
         for (_, waker) in waiters {
-            waker.wake();
+            guarded(|| waker.wake());
         }
         Some(count)
     }
 
     pub(crate) fn is_finished(&self) -> bool {
         lock(&self.board).outcome.is_some()
+    }
+
+    pub(crate) fn has_waiters(&self) -> bool {
+        !lock(&self.board).waiters.is_empty()
+    }
+
+    /// Whether all who waited have left. The flight's own task is woken when they have.
+    pub(crate) fn is_deserted(&self) -> bool {
+        lock(&self.board).deserted
     }
 }
 
@@ -101,7 +161,10 @@ impl Waiter {
         }
         match self.place {
             Some(place) => board.waiters[place].clone_from(cx.waker()),
-            None => self.place = Some(board.waiters.insert(cx.waker().clone())),
+            None => {
+                self.place = Some(board.waiters.insert(cx.waker().clone()));
+                board.deserted = false;
+            }
         }
         Poll::Pending
     }
@@ -110,15 +173,66 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let Some(place) = self.place else { return };
-        let waker = {
+        let (waker, task) = {
             let mut board = lock(&self.flight.board);
             // With an outcome the list was taken as a whole, and places mean nothing any more.
-            match board.outcome {
+            let waker = match board.outcome {
                 None => board.waiters.try_remove(place),
                 Some(_) => None,
-            }
+            };
+            board.deserted = board.outcome.is_none() && board.waiters.is_empty();
+            let task = if board.deserted {
+                board.task.take()
+            } else {
+                None
+            };
+            (waker, task)
         };
-        // Dropped outside the lock: a waker's drop may run anything, even another waiter's drop.
+        // Outside the lock: a waker's drop may run anything, even another waiter's drop.
         drop(waker);
+        if let Some(task) = task {
+            guarded(|| task.wake());
+        }
+    }
+}
+
+/// How much later than a flight's own time limit others take it for lost.
+const GRACE: Duration = Duration::from_millis(500);
+
+#[cfg(all(test, not(model)))]
+mod tests {
+    use tokio_test::task;
+
+    use super::*;
+
+    fn flight() -> Arc<Flight> {
+        let due = Timestamp::MAX;
+        Arc::new(Flight::new(1, Cause::NoToken, TokenRequest::new(), due))
+    }
+
+    #[test]
+    fn a_waiter_that_moves_to_another_task_is_woken_there() {
+        let flight = flight();
+        let mut waiter = Waiter::new(Arc::clone(&flight));
+        let [mut first, mut second] = [(), ()].map(task::spawn);
+        assert!(first.enter(|cx, _| waiter.poll(cx)).is_pending());
+        assert!(second.enter(|cx, _| waiter.poll(cx)).is_pending());
+        assert_eq!(flight.finish(Outcome::Lost), Some(1));
+        assert!(second.is_woken() && !first.is_woken());
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_takes_its_waker_along() {
+        let flight = flight();
+        let mut task = task::spawn(());
+        let mut stays = Waiter::new(Arc::clone(&flight));
+        let mut leaves = Waiter::new(Arc::clone(&flight));
+        assert!(task.enter(|cx, _| stays.poll(cx)).is_pending());
+        assert!(task.enter(|cx, _| leaves.poll(cx)).is_pending());
+        drop(leaves);
+        assert!(flight.has_waiters() && !flight.is_deserted());
+        drop(stays);
+        assert!(!flight.has_waiters() && flight.is_deserted());
+        assert_eq!(flight.finish(Outcome::Lost), Some(0));
     }
 }

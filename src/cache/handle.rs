@@ -48,11 +48,8 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The [`Error`] of the flight, or, during backoff, the stored one at once. Also when there is no live token and no tokio runtime.
-    ///
-    /// # Panics
-    ///
-    /// When it has to wait on a tokio runtime whose timers are off.
+    /// The [`Error`] of the flight, or, during backoff, the stored one at once. Also when there is no live token and
+    /// no tokio runtime with timers.
     ///
     /// # Cancel safety
     ///
@@ -72,10 +69,6 @@ impl TokenCache {
     /// # Errors
     ///
     /// As [`token`](Self::token), but of a flight of now and not the stored one.
-    ///
-    /// # Panics
-    ///
-    /// As [`token`](Self::token).
     ///
     /// # Cancel safety
     ///

@@ -74,12 +74,12 @@ impl World {
 
     /// A call that launches a flight.
     fn launch(&self) -> Arc<Flight> {
-        match self.cache.call(&TokenRequest::new(), None) {
-            Decision::Wait {
+        match self.cache.call(&TokenRequest::new(), None, true) {
+            Ok(Decision::Wait {
                 flight,
                 launch: true,
                 ..
-            } => flight,
+            }) => flight,
             _ => panic!("a flight was to be launched"),
         }
     }
@@ -108,8 +108,8 @@ fn succeed(cache: &Arc<Cache>, flight: &Flight) {
 
 /// The token that a call gets now, without a flight.
 fn serve(cache: &Arc<Cache>) -> Arc<Token> {
-    match cache.call(&TokenRequest::new(), None) {
-        Decision::Serve { token, .. } => token,
+    match cache.call(&TokenRequest::new(), None, true) {
+        Ok(Decision::Serve { token, .. }) => token,
         _ => panic!("a token was to be served"),
     }
 }
@@ -117,9 +117,10 @@ fn serve(cache: &Arc<Cache>) -> Arc<Token> {
 /// What a caller does who waits until he is told. Lands the flight himself if it is his.
 fn ask(cache: &Arc<Cache>, newer_than: Option<u64>) -> Result<Arc<Token>, Error> {
     loop {
-        let flight = match cache.call(&TokenRequest::new(), newer_than) {
+        let flight = match cache.call(&TokenRequest::new(), newer_than, true)? {
             Decision::Serve { token, .. } => return Ok(token),
             Decision::Fail(error) => return Err(error),
+            Decision::Later { .. } => panic!("the runtime has timers"),
             Decision::Wait { flight, launch, .. } => {
                 if launch {
                     succeed(cache, &flight);
@@ -281,16 +282,28 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
                 ask(&cache, None)
             })
         };
-        world.cache.fail(&frozen, Error::transient("down"));
-        match impatient.join().expect("told") {
-            Ok(token) => assert!(Arc::ptr_eq(&token, &check_at_rest(&world.cache))),
-            // The failure came first, so there is a backoff, and no flight.
-            Err(error) => assert!(error.retry_after().is_some()),
-        }
-        let fetching = world
+        let recorded = world
             .cache
-            .look(|state, _| state.is_fetching(world.cache.own()));
+            .fail(&frozen, Error::transient("down"))
+            .is_some();
+        let told = impatient.join().expect("told");
+        let (fetching, backoff) = world.cache.look(|state, now| {
+            let own = world.cache.own();
+            (state.is_fetching(own), state.backoff(own, now))
+        });
         assert!(!fetching);
+        match told {
+            // The flight had been given up when it failed, so nobody backs off for it.
+            Ok(token) => {
+                assert!(!recorded && backoff.is_none());
+                assert!(Arc::ptr_eq(&token, &check_at_rest(&world.cache)));
+            }
+            // The failure came first, so there is a backoff, and no flight.
+            Err(error) => {
+                assert!(recorded && backoff.is_some());
+                assert!(error.retry_after().is_some());
+            }
+        }
     });
 }
 

@@ -13,7 +13,7 @@ use crate::error::{BuildError, Class};
 /// | [`renewal_wait`](Self::renewal_wait) | 1 s | the longest such wait, or a quarter of what remains if that is less |
 /// | [`default_lifetime`](Self::default_lifetime) | 5 min | the life of a token whose answer has no `expires_in` |
 /// | [`attempts`](Self::attempts) | 3 | token requests in one flight, while the failure is one that may pass |
-/// | [`attempt_timeout`](Self::attempt_timeout) | 10 s | for each of them |
+/// | [`attempt_timeout`](Self::attempt_timeout) | 10 s, or what the flight has time for | for each of them |
 /// | [`flight_timeout`](Self::flight_timeout) | 30 s | for the flight as a whole |
 /// | [`transient_backoff`](Self::transient_backoff) | 1 s, 15 s, 60 s | first step, longest without a live token, longest with one |
 /// | [`rejected_backoff`](Self::rejected_backoff) | 5 s, 60 s, 5 min | the same after a rejection or an invalid response |
@@ -30,7 +30,7 @@ pub struct RefreshPolicy {
     pub(crate) renewal_wait: Duration,
     pub(crate) default_lifetime: Duration,
     pub(crate) attempts: u32,
-    pub(crate) attempt_timeout: Duration,
+    attempt_timeout: Option<Duration>,
     pub(crate) flight_timeout: Duration,
     pub(crate) transient: Steps,
     pub(crate) rejected: Steps,
@@ -87,7 +87,7 @@ impl RefreshPolicy {
             renewal_wait: Duration::from_secs(1),
             default_lifetime: minutes(5),
             attempts: 3,
-            attempt_timeout: Duration::from_secs(10),
+            attempt_timeout: None,
             flight_timeout: Duration::from_secs(30),
             transient: Steps {
                 first: Duration::from_secs(1),
@@ -152,14 +152,21 @@ impl RefreshPolicy {
         self
     }
 
-    /// The time limit of one token request. Default 10 s.
+    /// The time limit of one token request.
+    ///
+    /// Default 10 s, or less where the flight has no time for so long an attempt: never more than
+    /// [`flight_timeout`](Self::flight_timeout), and with more than three
+    /// [`attempts`](Self::attempts) never more than an equal part of it. One that is set here and
+    /// is longer than the flight is a [`BuildError::Policy`].
     #[must_use]
     pub fn attempt_timeout(mut self, span: Duration) -> Self {
-        self.attempt_timeout = span;
+        self.attempt_timeout = Some(span);
         self
     }
 
     /// The time limit of a flight, all its attempts and the pauses between them. Default 30 s.
+    ///
+    /// A shorter one shortens the default of [`attempt_timeout`](Self::attempt_timeout) too.
     #[must_use]
     pub fn flight_timeout(mut self, span: Duration) -> Self {
         self.flight_timeout = span;
@@ -238,6 +245,19 @@ impl RefreshPolicy {
         self
     }
 
+    /// The time limit of one attempt, set or by default.
+    pub(crate) fn attempt_limit(&self) -> Duration {
+        self.attempt_timeout.unwrap_or_else(|| {
+            // Three attempts of the default length fill the default flight; who asks for more of
+            // them wants all to have their chance.
+            let share = match self.attempts {
+                0..=3 => self.flight_timeout,
+                attempts => self.flight_timeout / attempts,
+            };
+            DEFAULT_ATTEMPT.min(share)
+        })
+    }
+
     pub(crate) fn steps(&self, class: Class) -> Steps {
         match class {
             Class::Transient => self.transient,
@@ -248,8 +268,11 @@ impl RefreshPolicy {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let reason = if self.attempts == 0 {
             "attempts is 0, so no token could be fetched"
-        } else if self.attempt_timeout.is_zero() || self.flight_timeout.is_zero() {
+        } else if self.attempt_limit().is_zero() || self.flight_timeout.is_zero() {
             "a time limit of 0 lets no token request finish"
+        } else if self.attempt_limit() > self.flight_timeout {
+            "attempt_timeout is longer than flight_timeout, which would cut it short; raise \
+             flight_timeout to at least as much, or lower attempt_timeout"
         } else if self.max_flights == 0 || self.max_entries == 0 {
             "max_flights or max_entries is 0, so no token could be kept"
         } else if self.max_flights > MAX_FLIGHTS {
@@ -262,6 +285,8 @@ impl RefreshPolicy {
         Err(BuildError::Policy { reason })
     }
 }
+
+const DEFAULT_ATTEMPT: Duration = Duration::from_secs(10);
 
 /// Far above any use, far below what a semaphore can count.
 const MAX_FLIGHTS: usize = 1_000_000;
@@ -283,6 +308,7 @@ mod tests {
         for policy in [
             new().attempts(0),
             new().attempt_timeout(zero),
+            new().attempt_timeout(Duration::from_secs(31)),
             new().flight_timeout(zero),
             new().max_flights(0),
             new().max_flights(usize::MAX),
@@ -292,5 +318,28 @@ mod tests {
             assert!(matches!(error, BuildError::Policy { .. }), "{policy:?}");
         }
         assert!(new().check().is_ok());
+    }
+
+    // FC18, R9
+    #[test]
+    fn the_default_attempt_is_as_long_as_its_flight_has_time_for() {
+        let secs = Duration::from_secs;
+        let new = RefreshPolicy::new;
+        for (policy, limit) in [
+            (new(), 10),
+            (new().attempts(1), 10),
+            (new().flight_timeout(secs(5)), 5),
+            (new().flight_timeout(secs(60)), 10),
+            (new().attempts(5), 6),
+            (new().attempts(5).attempt_timeout(secs(10)), 10),
+            (new().attempt_timeout(secs(30)), 30),
+            (new().attempt_timeout(secs(60)).flight_timeout(secs(60)), 60),
+        ] {
+            assert!(policy.check().is_ok(), "{policy:?}");
+            assert_eq!(policy.attempt_limit(), secs(limit), "{policy:?}");
+        }
+        let error = new().attempt_timeout(secs(60)).check().unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("raise flight_timeout"), "{text}");
     }
 }

@@ -5,17 +5,20 @@ mod landing;
 use std::fmt;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
-use super::decision::{Decision, Fallback, Plan, Refusal};
+use super::decision::{Ask, Decision, Plan, Refusal};
 use super::fetch;
 use super::flight::Flight;
 use super::policy::RefreshPolicy;
+use super::runtime::{self, NoRuntime};
+use super::source::Source;
 use super::state::State;
 use super::sync::{Arc, Current, Mutex, lock};
+use super::turns::Turns;
 use crate::error::Error;
 use crate::grant::{TokenRequest, TokenSource};
 use crate::observe::{Event, Watch};
@@ -25,9 +28,9 @@ use crate::token::{Clock, Timestamp, Token};
 ///
 /// The lock is held for a few lines and never while anything is awaited, spawned, woken or observed.
 pub(crate) struct Cache {
-    pub(super) source: Arc<dyn TokenSource>,
+    pub(super) source: Source,
     pub(super) policy: RefreshPolicy,
-    pub(super) permits: Semaphore,
+    pub(super) turns: Turns,
     pub(super) attempts: AtomicU64,
     pub(crate) clock: Clock,
     pub(crate) watch: Watch,
@@ -56,8 +59,8 @@ impl Cache {
             watch,
         } = config;
         Arc::new_cyclic(|itself| Self {
-            source,
-            permits: Semaphore::new(policy.max_flights),
+            source: Source::new(source),
+            turns: Turns::new(policy.max_flights),
             attempts: AtomicU64::new(0),
             clock,
             watch,
@@ -73,6 +76,11 @@ impl Cache {
     /// The layer's own kind of token.
     pub(crate) fn own(&self) -> &TokenRequest {
         &self.own
+    }
+
+    /// How long a flight may take, and so a request that waits for one.
+    pub(crate) fn flight_timeout(&self) -> Duration {
+        self.policy.flight_timeout
     }
 
     /// The cached path: the layer's own token, if it may be used without asking the state machine. No lock, no allocation.
@@ -94,70 +102,107 @@ impl Cache {
         lock(&self.state).free_token(request, now)
     }
 
-    /// Decides for one caller, and launches the flight it may need on the caller's runtime.
+    /// What needs no waiting, for a call that has not been polled yet: a token to use, or the
+    /// failure of a backoff. `None` when there is something to wait for.
+    pub(crate) fn decide(
+        self: &Arc<Self>,
+        request: &TokenRequest,
+    ) -> Option<Result<Arc<Token>, Error>> {
+        let runtime = runtime::current().ok();
+        let ask = Ask {
+            wait: false,
+            launch: runtime.is_some(),
+        };
+        match self.ask(request, None, ask, runtime.as_ref()) {
+            Decision::Serve { token, .. } => Some(Ok(token)),
+            Decision::Fail(error) => Some(Err(error)),
+            Decision::Wait { .. } | Decision::Later { .. } => None,
+        }
+    }
+
+    /// Decides for one caller, and launches the flight it may need on the caller's runtime, unless
+    /// it has launched enough of them.
     pub(super) fn call(
         self: &Arc<Self>,
         request: &TokenRequest,
         newer_than: Option<u64>,
-    ) -> Decision<Arc<Flight>> {
-        let now = self.clock.now();
-        let can_change = self.source.credentials_can_change();
-        let depart = |Plan { id, cause }| {
-            let deadline = now.after(self.policy.flight_timeout);
-            Arc::new(Flight::new(id, cause, request.clone(), deadline))
+        launch: bool,
+    ) -> Result<Decision<Arc<Flight>>, NoRuntime> {
+        let runtime = runtime::current();
+        // Whoever waits needs a timer, so also for another's flight there is no waiting without a
+        // runtime.
+        let ask = Ask {
+            wait: runtime.is_ok(),
+            launch: launch && runtime.is_ok(),
         };
-        let decision = lock(&self.state).call(request, now, newer_than, can_change, depart);
-        match (decision, Handle::try_current()) {
-            (Decision::Serve { token, launch }, runtime) => {
-                if let Some(flight) = launch {
-                    match runtime {
-                        Ok(runtime) => fetch::launch(Arc::clone(self), flight, &runtime),
-                        Err(_) => self.lose(&flight),
-                    }
-                }
-                Decision::Serve {
-                    token,
-                    launch: None,
-                }
-            }
-            (
-                Decision::Wait {
-                    flight,
-                    launch,
-                    fallback,
-                },
-                Ok(runtime),
-            ) => {
-                if launch {
-                    fetch::launch(Arc::clone(self), Arc::clone(&flight), &runtime);
-                }
-                Decision::Wait {
-                    flight,
-                    launch,
-                    fallback,
-                }
-            }
-            // Whoever waits needs a timer, so also for another's flight there is no waiting without a runtime.
-            (
-                Decision::Wait {
-                    flight,
-                    launch,
-                    fallback,
-                },
-                Err(_),
-            ) => {
-                if launch {
-                    self.lose(&flight);
-                }
-                match fallback {
-                    Some(Fallback { token, .. }) => Decision::Serve {
+        let decision = self.ask(request, newer_than, ask, runtime.as_ref().ok());
+        match (&decision, runtime) {
+            (Decision::Later { .. }, Err(reason)) => {
+                self.say_why(reason);
+                match decision {
+                    Decision::Later { live: Some(token) } => Ok(Decision::Serve {
                         token,
                         launch: None,
-                    },
-                    None => Decision::Fail(no_runtime()),
+                    }),
+                    _ => Err(reason),
                 }
             }
-            (Decision::Fail(error), _) => Decision::Fail(error),
+            _ => Ok(decision),
+        }
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        request: &TokenRequest,
+        newer_than: Option<u64>,
+        ask: Ask,
+        runtime: Option<&Handle>,
+    ) -> Decision<Arc<Flight>> {
+        let can_change = self.source.credentials_can_change();
+        self.lose_overdue(request);
+        let now = self.clock.now();
+        let depart = |Plan { id, cause }| {
+            let due = now.after(self.policy.flight_timeout);
+            Arc::new(Flight::new(id, cause, request.clone(), due))
+        };
+        let (mut decision, evicted) = {
+            let mut state = lock(&self.state);
+            let decision = state.call(request, now, newer_than, can_change, ask, depart);
+            (decision, state.take_evicted())
+        };
+        let launched = match &mut decision {
+            Decision::Serve { launch, .. } => launch.take(),
+            Decision::Wait { flight, launch, .. } if *launch => Some(Arc::clone(flight)),
+            _ => None,
+        };
+        if let (Some(flight), Some(runtime)) = (launched, runtime) {
+            fetch::launch(Arc::clone(self), flight, runtime);
+        }
+        self.tell_evicted(evicted);
+        decision
+    }
+
+    /// A flight that should have ended by itself is given up by the next caller who meets it: the
+    /// runtime that flew it is not driven, or the process was frozen.
+    fn lose_overdue(&self, request: &TokenRequest) {
+        let now = self.clock.now();
+        let flight = lock(&self.state).flight(request).cloned();
+        if let Some(flight) = flight.filter(|flight| flight.time_left(now).is_zero()) {
+            self.miss(&flight);
+        }
+    }
+
+    fn say_why(&self, reason: NoRuntime) {
+        if reason == NoRuntime::NoTimers {
+            self.watch.no_timers();
+        }
+    }
+
+    pub(super) fn tell_evicted(&self, evicted: usize) {
+        for _ in 0..evicted {
+            self.watch.tell(&Event::Evicted {
+                max_entries: self.policy.max_entries,
+            });
         }
     }
 
@@ -204,6 +249,11 @@ impl Cache {
         lock(&self.state).end_backoff(request);
     }
 
+    /// The credentials have changed, and with them what every kind of token was refused for.
+    pub(super) fn end_every_backoff(&self) {
+        lock(&self.state).end_every_backoff();
+    }
+
     pub(super) fn look<T>(&self, look: impl FnOnce(&State<Arc<Flight>>, Timestamp) -> T) -> T {
         let now = self.clock.now();
         look(&lock(&self.state), now)
@@ -218,11 +268,6 @@ impl Cache {
         // Relaxed: a counter for people, which nothing else is ordered by.
         self.attempts.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-fn no_runtime() -> Error {
-    Error::transient("called outside of a tokio runtime")
-        .with_advice("poll the response future inside a tokio runtime with time enabled")
 }
 
 impl fmt::Debug for Cache {

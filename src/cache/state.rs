@@ -10,6 +10,8 @@
 //! 3. At most one flight per key is registered. Whoever gets `launch` with it must spawn it or report it lost.
 //! 4. A token is displaced only by one of a later flight.
 //! 5. Nothing is fetched during a backoff, and none within a second of the last success unless the token was refused or forgotten.
+//! 6. A flight that is not registered any more, since it was given up, records no failure. One that
+//!    is older than the last success says nothing of the client.
 
 mod view;
 
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::{Backoff, no_attempt};
-use super::decision::{Decision, Fallback, Plan, Refusal};
+use super::decision::{Ask, Decision, Fallback, Plan, Refusal};
 use super::entries::Entries;
 use super::entry::REST;
 use super::policy::RefreshPolicy;
@@ -26,13 +28,17 @@ use crate::grant::TokenRequest;
 use crate::observe::Cause;
 use crate::token::{Freshness, Timestamp, Token};
 
-/// All keys of one layer, with the backoff of the endpoint they share. `F` is the shell's handle for a flight.
+/// All keys of one layer, with the backoff of the client they share. `F` is the shell's handle for a flight.
 pub(crate) struct State<F> {
     policy: RefreshPolicy,
     entries: Entries<F>,
-    endpoint: Option<Backoff>,
+    client: Option<Backoff>,
+    /// Kinds that were refused for themselves, with no success between; see [`KINDS_IN_A_ROW`].
+    refused_kinds: Vec<TokenRequest>,
     generations: u64,
     flights: u64,
+    /// The latest flight that brought a token.
+    last_success: u64,
     /// When it was last asked whether the credentials have changed.
     probed: Option<Timestamp>,
 }
@@ -42,9 +48,11 @@ impl<F: Clone> State<F> {
         Self {
             entries: Entries::new(own, policy.max_entries),
             policy,
-            endpoint: None,
+            client: None,
+            refused_kinds: Vec::new(),
             generations: 0,
             flights: 0,
+            last_success: 0,
             probed: None,
         }
     }
@@ -52,18 +60,20 @@ impl<F: Clone> State<F> {
     /// A caller needs a token.
     ///
     /// `newer_than` asks for a token of a later generation than one that was refused. `can_change` says that the credentials are
-    /// read anew each time, so that a backoff is worth a look at them once a second. `depart` makes the handle of a new flight.
+    /// read anew each time, so that a backoff is worth a look at them once a second. `ask` is what the caller can do, and
+    /// `depart` makes the handle of a new flight.
     pub(crate) fn call(
         &mut self,
         request: &TokenRequest,
         now: Timestamp,
         newer_than: Option<u64>,
         can_change: bool,
+        ask: Ask,
         depart: impl FnOnce(Plan) -> F,
     ) -> Decision<F> {
         let failing = self.failing(request, now);
         let policy = &self.policy;
-        let entry = self.entries.admit(request);
+        let entry = self.entries.admit(request, now);
         entry.used = true;
         let rest = entry.rest(now);
         let held_until = failing.as_ref().map(|failing| failing.until).max(rest);
@@ -88,15 +98,32 @@ impl<F: Clone> State<F> {
             },
         };
 
+        // A renewal ahead of time is started and not waited for.
+        let waits = usable.is_none() || cause != Cause::Ahead;
+        let looks = can_change && rest.is_none();
         let (flight, launch) = match (&entry.flight, held_until) {
-            (Some(ticket), _) => (ticket.handle.clone(), false),
-            (None, None) => {
+            (Some(ticket), _) if ask.wait || !waits => (ticket.handle.clone(), false),
+            (None, None) if ask.launch && (ask.wait || !waits) => {
                 let flight = entry.depart(&mut self.flights, cause, depart);
                 (flight, true)
             }
-            (None, Some(_)) if can_change && rest.is_none() && probe_due(&mut self.probed, now) => {
+            (None, Some(_)) if looks && is_probe_due(self.probed, now) => {
+                if !ask.launch || waits && !ask.wait {
+                    return Decision::Later { live: usable };
+                }
+                self.probed = Some(now);
                 let flight = entry.depart(&mut self.flights, Cause::Credentials, depart);
                 (flight, true)
+            }
+            (_, None) | (Some(_), _) => {
+                return match usable {
+                    // Decided anew by each call until one can launch the renewal.
+                    Some(token) if !waits => Decision::Serve {
+                        token,
+                        launch: None,
+                    },
+                    live => Decision::Later { live },
+                };
             }
             (None, Some(until)) => {
                 return match usable {
@@ -124,7 +151,9 @@ impl<F: Clone> State<F> {
 
         match usable {
             Some(token) if cause == Cause::Ahead => {
-                token.set_free_until(token.schedule.last_stretch);
+                // Looked at again when the flight should have ended, in case nobody drives it.
+                let due = now.after(policy.flight_timeout).after(OVERDUE);
+                token.set_free_until(token.schedule.last_stretch.min(due));
                 let launch = launch.then_some(flight);
                 Decision::Serve { token, launch }
             }
@@ -152,7 +181,11 @@ impl<F: Clone> State<F> {
         request: &TokenRequest,
         now: Timestamp,
     ) -> Option<Arc<Token>> {
-        let entry = self.entries.get_mut(request)?;
+        // One that was set aside comes back by the next decision.
+        let entry = self
+            .entries
+            .get_mut(request)
+            .filter(|entry| !entry.is_aside())?;
         entry.used = true;
         entry.token.clone().filter(|token| token.is_free(now))
     }
@@ -165,16 +198,18 @@ impl<F: Clone> State<F> {
         now: Timestamp,
         make: impl FnOnce(u64) -> Token,
     ) -> Arc<Token> {
+        self.last_success = self.last_success.max(id);
+        self.refused_kinds.clear();
         if self
-            .endpoint
+            .client
             .as_ref()
             .is_some_and(|backoff| backoff.is_over(id))
         {
-            self.endpoint = None;
+            self.client = None;
             self.end_freedom();
         }
-        self.entries.land(request, id);
-        let entry = self.entries.admit(request);
+        self.entries.land(request, id, now);
+        let entry = self.entries.admit(request, now);
         if let Some(newer) = entry.token.as_ref().filter(|token| token.flight > id) {
             return Arc::clone(newer);
         }
@@ -183,11 +218,12 @@ impl<F: Clone> State<F> {
         entry.token = Some(Arc::clone(&token));
         entry.suspect = false;
         entry.backoff = None;
+        entry.missed = 0;
         entry.rest_until = now.after(REST);
         token
     }
 
-    /// A flight failed.
+    /// A flight failed. Returns whether it was under way, and had not been given up.
     pub(crate) fn failed(
         &mut self,
         request: &TokenRequest,
@@ -195,28 +231,101 @@ impl<F: Clone> State<F> {
         now: Timestamp,
         error: &Error,
         spread: f64,
-    ) {
-        self.entries.land(request, id);
-        let entry = self.entries.admit(request);
-        let backoff = match error.reach() {
-            Reach::Client => &mut self.endpoint,
-            Reach::Kind => &mut entry.backoff,
-        };
-        *backoff = Some(Backoff::after(
-            &self.policy,
-            backoff.as_ref(),
-            error,
-            id,
-            self.flights,
-            now,
-            spread,
-        ));
+    ) -> bool {
+        if !self.entries.land(request, id, now) {
+            return false;
+        }
+        let outdated = id < self.last_success;
+        match error.reach() {
+            Reach::Client if outdated => self.missed_once(request, id, now, error, spread),
+            Reach::Client => {
+                let next = self.after(self.client.as_ref(), error, id, now, spread);
+                self.client = Some(next);
+            }
+            Reach::Kind => {
+                self.fail_kind(request, id, now, error, spread);
+                if !outdated && self.is_of_many(request) {
+                    let error = error.clone().with_advice(OF_MANY);
+                    let next = self.after(self.client.as_ref(), &error, id, now, spread);
+                    self.client = Some(next);
+                }
+            }
+        }
+        true
     }
 
-    /// A flight ended without an answer: its runtime is gone, it overran its deadline, or it had no reason to depart.
-    /// Nothing is learnt about the endpoint.
-    pub(crate) fn lost(&mut self, request: &TokenRequest, id: u64) {
-        self.entries.land(request, id);
+    /// A flight ended without an answer: its runtime is gone, or it had no reason to depart.
+    /// Nothing is learnt about the endpoint. Returns whether it was under way.
+    pub(crate) fn lost(&mut self, request: &TokenRequest, id: u64, now: Timestamp) -> bool {
+        self.entries.land(request, id, now)
+    }
+
+    /// A flight was not polled past its limit while somebody waited for it. Returns whether it was
+    /// under way.
+    pub(crate) fn missed(
+        &mut self,
+        request: &TokenRequest,
+        id: u64,
+        now: Timestamp,
+        error: &Error,
+        spread: f64,
+    ) -> bool {
+        let under_way = self.entries.land(request, id, now);
+        if under_way {
+            self.missed_once(request, id, now, error, spread);
+        }
+        under_way
+    }
+
+    /// An end that says nothing of the client. The second one in a row backs off, for this kind
+    /// alone, so that none is flown again and again without a pause.
+    fn missed_once(
+        &mut self,
+        request: &TokenRequest,
+        id: u64,
+        now: Timestamp,
+        error: &Error,
+        spread: f64,
+    ) {
+        let entry = self.entries.admit(request, now);
+        entry.missed = entry.missed.saturating_add(1);
+        if entry.missed > 1 {
+            self.fail_kind(request, id, now, error, spread);
+        }
+    }
+
+    fn fail_kind(
+        &mut self,
+        request: &TokenRequest,
+        id: u64,
+        now: Timestamp,
+        error: &Error,
+        spread: f64,
+    ) {
+        let previous = self.entries.admit(request, now).backoff.take();
+        let next = self.after(previous.as_ref(), error, id, now, spread);
+        self.entries.admit(request, now).backoff = Some(next);
+    }
+
+    fn after(
+        &self,
+        previous: Option<&Backoff>,
+        error: &Error,
+        id: u64,
+        now: Timestamp,
+        spread: f64,
+    ) -> Backoff {
+        Backoff::after(&self.policy, previous, error, id, self.flights, now, spread)
+    }
+
+    /// Whether this is one of so many kinds in a row that were refused for themselves that it must
+    /// be the client that is refused: a wrong secret under a code of the vendor's, say.
+    fn is_of_many(&mut self, request: &TokenRequest) -> bool {
+        let kinds = &mut self.refused_kinds;
+        if kinds.len() < KINDS_IN_A_ROW && !kinds.contains(request) {
+            kinds.push(request.clone());
+        }
+        kinds.len() >= KINDS_IN_A_ROW
     }
 
     /// An API at `origin` refused `token`.
@@ -259,10 +368,25 @@ impl<F: Clone> State<F> {
             .entries
             .get_mut(request)
             .and_then(|entry| entry.backoff.as_mut());
-        for backoff in own.into_iter().chain(self.endpoint.as_mut()) {
+        for backoff in own.into_iter().chain(self.client.as_mut()) {
             backoff.end();
         }
         self.end_freedom();
+    }
+
+    /// The next attempt of every kind may start now.
+    pub(crate) fn end_every_backoff(&mut self) {
+        let kinds = self.entries.values_mut();
+        let kinds = kinds.filter_map(|entry| entry.backoff.as_mut());
+        for backoff in kinds.chain(self.client.as_mut()) {
+            backoff.end();
+        }
+        self.end_freedom();
+    }
+
+    /// How many live tokens were forgotten since the last look.
+    pub(crate) fn take_evicted(&mut self) -> usize {
+        self.entries.take_evicted()
     }
 
     /// A token may be free for as long as a backoff lasts that all keys share. When that ends early, the next call of each decides
@@ -279,13 +403,18 @@ impl<F: Clone> State<F> {
 }
 
 /// The credentials are looked at no more than once a second, over all keys.
-fn probe_due(probed: &mut Option<Timestamp>, now: Timestamp) -> bool {
-    let due = probed.is_none_or(|last| now >= last.after(PROBE_INTERVAL));
-    if due {
-        *probed = Some(now);
-    }
-    due
+fn is_probe_due(probed: Option<Timestamp>, now: Timestamp) -> bool {
+    probed.is_none_or(|last| now >= last.after(PROBE_INTERVAL))
 }
+
+/// How many kinds in a row, with no success between, speak for the client.
+const KINDS_IN_A_ROW: usize = 8;
+
+const OF_MANY: &str = "eight kinds of token in a row were refused, so the fault is likely to be \
+                       the client's: check the client id, the secret and what it may ask for";
+
+/// More than the time after its limit at which callers take a flight for lost.
+const OVERDUE: Duration = Duration::from_secs(1);
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::decision::{Decision, Fallback};
-use super::flight::{Flight, Outcome, Waiter};
+use super::flight::{Outcome, Waiter};
 use super::shared::Cache;
 use super::sync::Arc;
 use crate::error::Error;
@@ -77,35 +77,38 @@ impl Future for Wait {
         // Asking => (Waiting => Asking)*
         loop {
             match this.stage.as_mut().project() {
-                StageProj::Asking => match this.cache.call(this.request, *this.newer_than) {
-                    Decision::Serve { token, .. } => return Poll::Ready(Ok(token)),
-                    Decision::Fail(error) => return Poll::Ready(Err(error)),
-                    Decision::Wait {
-                        flight,
-                        launch,
-                        fallback,
-                    } => {
-                        *this.launches += u8::from(launch);
-                        if *this.launches > MAX_LAUNCHES {
-                            this.cache.lose(&flight);
-                            let live = fallback.map(|fallback| fallback.token);
+                StageProj::Asking => {
+                    let launch = *this.launches < MAX_LAUNCHES;
+                    let decision = this.cache.call(this.request, *this.newer_than, launch);
+                    match decision.map_err(Error::from)? {
+                        Decision::Serve { token, .. } => return Poll::Ready(Ok(token)),
+                        Decision::Fail(error) => return Poll::Ready(Err(error)),
+                        Decision::Later { live } => {
                             return Poll::Ready(live.ok_or_else(abandoned));
                         }
-                        let (fallback, wait) = match fallback {
-                            Some(Fallback { token, wait }) => {
-                                let now = Instant::now();
-                                let enough = *this.patience.get_or_insert(now + wait);
-                                (Some(token), wait.min(enough.saturating_duration_since(now)))
-                            }
-                            None => (None, overdue(this.cache, &flight)),
-                        };
-                        this.stage.set(Stage::Waiting {
-                            waiter: Waiter::new(flight),
+                        Decision::Wait {
+                            flight,
+                            launch,
                             fallback,
-                            timer: sleep(wait),
-                        });
+                        } => {
+                            *this.launches += u8::from(launch);
+                            let (fallback, wait) = match fallback {
+                                Some(Fallback { token, wait }) => {
+                                    let now = Instant::now();
+                                    let enough = *this.patience.get_or_insert(now + wait);
+                                    let left = enough.saturating_duration_since(now);
+                                    (Some(token), wait.min(left))
+                                }
+                                None => (None, flight.time_left(this.cache.clock.now())),
+                            };
+                            this.stage.set(Stage::Waiting {
+                                waiter: Waiter::new(flight),
+                                fallback,
+                                timer: sleep(wait),
+                            });
+                        }
                     }
-                },
+                }
                 StageProj::Waiting {
                     waiter,
                     fallback,
@@ -131,10 +134,17 @@ impl Future for Wait {
                         continue;
                     }
                     ready!(timer.as_mut().poll(cx));
-                    let wait = overdue(this.cache, waiter.flight());
+                    let now = Instant::now();
+                    let wait = waiter.flight().time_left(this.cache.clock.now());
+                    if wait.is_zero() && fallback.is_none() && now - timer.deadline() > MOMENT {
+                        // Whoever waits has stood still too, as a frozen process does as a whole.
+                        // The flight's answer may have come meanwhile.
+                        timer.as_mut().reset(now + MOMENT);
+                        continue;
+                    }
                     if wait.is_zero() {
                         // Also by those who can do without: nobody else waits for a renewal ahead of time.
-                        this.cache.lose(waiter.flight());
+                        this.cache.miss(waiter.flight());
                     }
                     let fallback = fallback.take();
                     if let Some(token) = fallback.filter(|token| token.live(this.cache.clock.now()))
@@ -142,7 +152,7 @@ impl Future for Wait {
                         return Poll::Ready(Ok(token));
                     }
                     if !wait.is_zero() {
-                        timer.reset(Instant::now() + wait);
+                        timer.reset(now + wait);
                     }
                 }
             }
@@ -150,17 +160,13 @@ impl Future for Wait {
     }
 }
 
-/// How long until the flight should have ended by itself, and a little more, so that its own time limit comes first.
-fn overdue(cache: &Cache, flight: &Flight) -> Duration {
-    flight.deadline.after(GRACE).since(cache.clock.now())
-}
+/// What a flight needs to be polled after a process has stood still.
+const MOMENT: Duration = Duration::from_millis(500);
 
 fn abandoned() -> Error {
     Error::transient("every token request was dropped by its runtime before it ended")
         .with_advice("the tokio runtime is shutting down; call from one that is not")
 }
-
-const GRACE: Duration = Duration::from_millis(500);
 
 /// A runtime that is shutting down drops what is spawned on it at once, again and again.
 const MAX_LAUNCHES: u8 = 3;

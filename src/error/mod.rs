@@ -263,8 +263,10 @@ impl Error {
         self.cause.status
     }
 
-    /// How long to stay away: the server's `Retry-After` as it said it, for those who waited for that answer; for everybody
-    /// else the time until the next attempt. A call before that fails at once.
+    /// How long to stay away: the time until the next attempt, which is never less than what we
+    /// obey of the server's `Retry-After`. A call before that fails at once.
+    ///
+    /// For an error that is not (yet) the cause of a backoff, the server's own figure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.next_attempt_in.or(self.cause.retry_after)
@@ -289,7 +291,10 @@ impl Error {
         self.cause.row.again
     }
 
-    pub(crate) fn server_retry_after(&self) -> Option<Duration> {
+    /// What the server asked for by `Retry-After` (RFC 9110 §10.2.3), as it said it. What is obeyed
+    /// of it, and what we add to it, is in [`retry_after`](Self::retry_after).
+    #[must_use]
+    pub fn server_retry_after(&self) -> Option<Duration> {
         self.cause.retry_after
     }
 

@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use http::Request;
 use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
 use tower::Service;
 
 use super::bearer::{Bearer, Spare};
-use crate::cache::{Cache, Wait};
+use crate::cache::{self, Cache, Wait};
 use crate::error::Error;
 use crate::replay::ReplayBody;
 use crate::token::Token;
@@ -56,6 +57,12 @@ pin_project! {
         wait: Wait,
         renewed: Option<Arc<Token>>,
         refused: Arc<Token>,
+        // How long the refusal may be held back.
+        until: Instant,
+        // Until the service is ready. It may never be: the body of the refusal can hold the very
+        // slot that it waits for.
+        #[pin]
+        limit: Option<Sleep>,
         origin: u64,
         spare: Spare<S, B>,
         // The refusal, which is the answer if it comes to nothing.
@@ -105,6 +112,8 @@ where
         answer: S::Response,
     ) -> Self {
         Self {
+            until: Instant::now() + cache.flight_timeout(),
+            limit: None,
             wait: Wait::newer_than(cache, refused),
             renewed: None,
             refused: Arc::clone(refused),
@@ -116,7 +125,7 @@ where
 
     /// The replay, or the first answer when there is none.
     fn poll_replay(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exit<S, B>> {
-        let this = self.project();
+        let mut this = self.project();
         let first = |answer: &mut Option<_>| {
             let answer = answer.take().expect("polled after it was ready");
             Poll::Ready(Exit::Answer(answer))
@@ -131,8 +140,21 @@ where
             },
         };
         // Polled ready only now, just before its call: a reservation made earlier could wait here for as long as a flight.
-        if ready!(this.spare.not_ready.poll_ready(cx)).is_err() {
-            return first(this.answer);
+        match this.spare.not_ready.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return first(this.answer),
+            Poll::Pending => {
+                if this.limit.is_none() {
+                    let Some(limit) = cache::timer(*this.until) else {
+                        return first(this.answer);
+                    };
+                    this.limit.set(Some(limit));
+                }
+                let limit = this.limit.as_mut().as_pin_mut();
+                let limit = limit.expect("it was just set");
+                ready!(limit.poll(cx));
+                return first(this.answer);
+            }
         }
         let mut request = this
             .spare

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -25,8 +25,7 @@ pub struct ClientCredentials {
     endpoint: Endpoint,
     auth: ClientAuth,
     accepted_types: Vec<String>,
-    /// A keyed hash of the secret last used, so that a change can be seen without keeping a copy.
-    last_secret: Mutex<Option<u64>>,
+    last_secret: Mutex<LastSecret>,
     hasher: RandomState,
 }
 
@@ -67,11 +66,37 @@ impl ClientCredentials {
     }
 
     fn remember(&self, credentials: &Credentials<'_>) {
-        let fingerprint = self.hasher.hash_one(credentials.expose_secret());
-        *self
-            .last_secret
+        let now = self.hasher.hash_one(credentials.expose_secret());
+        self.last_secret().is_used(now);
+    }
+
+    fn last_secret(&self) -> MutexGuard<'_, LastSecret> {
+        self.last_secret
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(fingerprint);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of the secret last used, by a keyed hash, so that a change can be seen without
+/// keeping a copy.
+#[derive(Default)]
+struct LastSecret {
+    fingerprint: Option<u64>,
+    /// A token request has used another one than those before it, and the cache has not been told:
+    /// that request was for one kind of token, and the others back off for the old secret.
+    untold: bool,
+}
+
+impl LastSecret {
+    fn is_used(&mut self, now: u64) {
+        let last = self.fingerprint.replace(now);
+        self.untold |= last.is_some_and(|last| last != now);
+    }
+
+    /// Whether the cache has yet to be told of a change.
+    fn tell_change(&mut self, now: u64) -> bool {
+        let last = self.fingerprint.replace(now);
+        std::mem::take(&mut self.untold) || last != Some(now)
     }
 }
 
@@ -96,12 +121,8 @@ impl TokenSource for ClientCredentials {
             let Ok(now) = self.auth.credentials().await else {
                 return false;
             };
-            let fingerprint = self.hasher.hash_one(now.expose_secret());
-            let last = *self
-                .last_secret
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            last != Some(fingerprint)
+            let now = self.hasher.hash_one(now.expose_secret());
+            self.last_secret().tell_change(now)
         })
     }
 }
@@ -170,7 +191,7 @@ impl ClientCredentialsBuilder {
             endpoint,
             auth: self.auth,
             accepted_types: self.accepted_types,
-            last_secret: Mutex::new(None),
+            last_secret: Mutex::default(),
             hasher: RandomState::new(),
         })
     }

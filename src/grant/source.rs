@@ -31,7 +31,8 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<TokenResponse, Err
 /// ```
 ///
 /// The cache calls it at most once at a time for each kind of token, inside a time limit, and may drop its future. What class of [`Error`] it
-/// returns decides whether the same flight tries again and how long the backoff is. A panic is a failure like any other.
+/// returns decides whether the same flight tries again and how long the backoff is. A panic in any of
+/// its methods, or in the drop of its futures, is a failure like any other.
 pub trait TokenSource: Send + Sync + 'static {
     /// One attempt to get a token of this kind. Each attempt authenticates anew.
     ///
@@ -41,7 +42,12 @@ pub trait TokenSource: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when its time is up ([`RefreshPolicy::attempt_timeout`](crate::RefreshPolicy::attempt_timeout)).
+    /// The future is dropped when its time is up, by default after 10 s
+    /// ([`RefreshPolicy::attempt_timeout`](crate::RefreshPolicy::attempt_timeout)), and the next
+    /// attempt may start at once. So a source that runs a child process must end it when the future
+    /// is dropped (tokio's `Command::kill_on_drop`), or several run beside each other; one that
+    /// takes longer than 10 s, such as a login plugin, needs a longer `attempt_timeout`, and a
+    /// `flight_timeout` of at least that.
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a>;
 
     /// The host that errors and events name. Default: none.

@@ -26,6 +26,8 @@ use super::{Event, Observer};
 /// | `tower_oauth_stale_serves_total` | counter | |
 /// | `tower_oauth_suspected_total` | counter | |
 /// | `tower_oauth_budget_spent_total` | counter | |
+/// | `tower_oauth_fetches_lost_total` | counter | |
+/// | `tower_oauth_evicted_total` | counter | |
 ///
 /// All follow flights, not requests: the cached path counts nothing and costs nothing. `cause` is [`Cause::name`](super::Cause::name).
 #[derive(Clone, Debug)]
@@ -83,6 +85,12 @@ impl Observer for Metrics {
             }
             Event::BudgetSpent { .. } => {
                 counter!("tower_oauth_budget_spent_total", vec![self.layer()]).increment(1);
+            }
+            Event::FetchLost { .. } => {
+                counter!("tower_oauth_fetches_lost_total", vec![self.layer()]).increment(1);
+            }
+            Event::Evicted { .. } => {
+                counter!("tower_oauth_evicted_total", vec![self.layer()]).increment(1);
             }
             Event::FetchStarted { .. }
             | Event::ScopeNarrowed { .. }

@@ -20,10 +20,12 @@ pub(crate) mod trace;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::grant::TokenRequest;
+use crate::guard::guarded;
 use crate::token::TokenResponse;
 
 #[cfg(feature = "metrics")]
@@ -31,8 +33,9 @@ pub use self::metrics::Metrics;
 
 /// Is told what happens in the cache.
 ///
-/// Called outside of every lock, from the task of a flight or from the call that caused the event, so it should return quickly and
-/// must not panic. Closures are observers:
+/// Called outside of every lock, from the task of a flight or from the call that caused the event,
+/// so it should return quickly. A panic in it is nobody's failure: it is caught, and reported once.
+/// Closures are observers:
 ///
 /// ```no_run
 /// use tower_oauth::{OAuthLayer, observe::Event};
@@ -118,6 +121,22 @@ pub enum Event<'a> {
         /// Why it failed; `None` when it brought a token.
         error: Option<&'a Error>,
     },
+    /// A flight was given up: its runtime is gone or was not driven, or the process was frozen.
+    ///
+    /// Nothing is learnt about the token endpoint, and whoever needs a token starts another flight.
+    #[non_exhaustive]
+    FetchLost {
+        /// Why it was started.
+        cause: Cause,
+    },
+    /// A live token was forgotten to make room for another kind: more kinds are in use than
+    /// [`RefreshPolicy::max_entries`](crate::RefreshPolicy::max_entries) lets the cache keep, and
+    /// the one forgotten is fetched again when it is next needed.
+    #[non_exhaustive]
+    Evicted {
+        /// The bound that is too small.
+        max_entries: usize,
+    },
     /// Callers who waited for a flight were told its outcome.
     #[non_exhaustive]
     WaitersReleased {
@@ -160,7 +179,17 @@ pub enum Event<'a> {
 
 /// The observers, and `tracing`.
 #[derive(Clone, Default)]
-pub(crate) struct Watch(Vec<Arc<dyn Observer>>);
+pub(crate) struct Watch {
+    observers: Vec<Arc<dyn Observer>>,
+    /// A panic of one of them, and a runtime without timers, have been reported.
+    reported: Arc<Reported>,
+}
+
+#[derive(Default)]
+struct Reported {
+    panic: AtomicBool,
+    no_timers: AtomicBool,
+}
 
 /// What is known of a flight when it has ended.
 pub(crate) struct Landing<'a> {
@@ -172,13 +201,24 @@ pub(crate) struct Landing<'a> {
 
 impl Watch {
     pub(crate) fn add(&mut self, observer: impl Observer) {
-        self.0.push(Arc::new(observer));
+        self.observers.push(Arc::new(observer));
     }
 
+    /// Tells everybody, whoever of them panics.
     pub(crate) fn tell(&self, event: &Event<'_>) {
-        trace::event(event);
-        for observer in &self.0 {
-            observer.on_event(event);
+        let mut panicked = guarded(|| trace::event(event)).is_none();
+        for observer in &self.observers {
+            panicked |= guarded(|| observer.on_event(event)).is_none();
+        }
+        // Relaxed: it orders nothing; one of those who find it false reports.
+        if panicked && !self.reported.panic.swap(true, Ordering::Relaxed) {
+            trace::observer_panicked();
+        }
+    }
+
+    pub(crate) fn no_timers(&self) {
+        if !self.reported.no_timers.swap(true, Ordering::Relaxed) {
+            trace::no_timers();
         }
     }
 
@@ -231,6 +271,6 @@ impl<'a> Landing<'a> {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Watch({} observers)", self.0.len())
+        write!(f, "Watch({} observers)", self.observers.len())
     }
 }

@@ -2,29 +2,106 @@
 
 use std::error::Error as _;
 use std::iter::successors;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tracing::{Span, debug, debug_span, warn};
 
 use super::Event;
 use crate::cache::Flight;
 use crate::error::Error;
+use crate::guard::guarded;
 
 /// The flight outlives the request that started it, so its span is no child of that request's.
+///
+/// A subscriber that panics costs the flight its span and nothing else.
 pub(crate) fn flight_span(flight: &Flight) -> Span {
-    debug_span!(target: TARGET, parent: None, "token_flight", flight = flight.id, cause = flight.cause.name())
+    let span = guarded(|| {
+        debug_span!(
+            target: TARGET,
+            parent: None,
+            "token_flight",
+            flight = flight.id,
+            cause = flight.cause.name()
+        )
+    });
+    span.unwrap_or_else(Span::none)
+}
+
+/// Polls `future` within `span`.
+///
+/// Unlike `tracing::Instrument` it lets no panic of a subscriber into the future: that one would
+/// end the task of a flight, which would then be flown again.
+pub(crate) fn within<F: Future>(span: Span, future: F) -> Within<F> {
+    Within {
+        future,
+        span: Some(span),
+    }
+}
+
+pin_project! {
+    pub(crate) struct Within<F> {
+        #[pin]
+        future: F,
+        span: Option<Span>,
+    }
+
+    impl<F> PinnedDrop for Within<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let span = this.project().span.take();
+            guarded(|| drop(span));
+        }
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let entered = guarded(|| this.span.as_ref().map(Span::enter));
+        let polled = this.future.poll(cx);
+        guarded(|| drop(entered));
+        polled
+    }
 }
 
 pub(crate) fn attempt_failed(attempt: u32, error: &Error, pause: Duration) {
-    debug!(
-        target: TARGET,
-        attempt,
-        class = error.class().name(),
-        status = error.status().map(|status| status.as_u16()),
-        source = sources(error),
-        pause_ms = millis(pause),
-        "token request failed, trying again"
-    );
+    guarded(|| {
+        debug!(
+            target: TARGET,
+            attempt,
+            class = error.class().name(),
+            status = error.status().map(|status| status.as_u16()),
+            source = sources(error),
+            pause_ms = millis(pause),
+            "token request failed, trying again"
+        );
+    });
+}
+
+/// An observer or a subscriber has panicked; said once for each layer.
+pub(crate) fn observer_panicked() {
+    guarded(|| {
+        warn!(
+            target: TARGET,
+            "an observer of the token cache, or a tracing subscriber, panicked; it is still told \
+             what happens, and its further panics are not reported here"
+        );
+    });
+}
+
+/// Said once for each layer.
+pub(crate) fn no_timers() {
+    guarded(|| {
+        warn!(
+            target: TARGET,
+            "the tokio runtime has no timers, so no token can be fetched on it; \
+             call enable_time() or enable_all() on its builder"
+        );
+    });
 }
 
 pub(crate) fn event(event: &Event<'_>) {
@@ -83,6 +160,16 @@ pub(crate) fn event(event: &Event<'_>) {
         Event::ScopeNarrowed { asked, granted } => {
             warn!(target: TARGET, asked, granted, "the server granted less than was asked for");
         }
+        Event::FetchLost { cause } => debug!(
+            target: TARGET,
+            cause = cause.name(),
+            "gave a token request up, since its runtime is gone or was not driven"
+        ),
+        Event::Evicted { max_entries } => debug!(
+            target: TARGET,
+            max_entries,
+            "forgot a live token to make room for another kind; raise RefreshPolicy::max_entries"
+        ),
         Event::LenientParse { endpoint } => {
             debug!(target: TARGET, endpoint, "the token response was not JSON of RFC 6749 5.1, but could be read");
         }

@@ -28,7 +28,7 @@ impl Cache {
             response.refresh_in,
             fastrand::f64(),
         );
-        let token = {
+        let (token, evicted) = {
             let mut state = lock(&self.state);
             let token = state.succeeded(&flight.request, flight.id, now, |generation| {
                 Token::new(
@@ -42,20 +42,22 @@ impl Cache {
                 )
             });
             self.publish(&state);
-            token
+            (token, state.take_evicted())
         };
         self.land(flight, Outcome::Token(token));
+        self.tell_evicted(evicted);
     }
 
-    /// A flight failed. Returns the error as the waiters were told it, and how long a live token is still good for, when there
-    /// is one to live on.
+    /// A flight failed. Returns the error as the waiters were told it, and how long a live token
+    /// is still good for, when there is one to live on. `None` when the flight had been given up:
+    /// whatever it says is out of date.
     pub(in crate::cache) fn fail(
         &self,
         flight: &Flight,
         error: Error,
-    ) -> (Error, Option<Duration>) {
+    ) -> Option<(Error, Option<Duration>)> {
         self.ground(flight, error, |state, now, error| {
-            state.failed(&flight.request, flight.id, now, error, fastrand::f64());
+            state.failed(&flight.request, flight.id, now, error, fastrand::f64())
         })
     }
 
@@ -65,9 +67,9 @@ impl Cache {
         &self,
         flight: &Flight,
         error: Error,
-    ) -> (Error, Option<Duration>) {
-        self.ground(flight, error, |state, _, _| {
-            state.lost(&flight.request, flight.id);
+    ) -> Option<(Error, Option<Duration>)> {
+        self.ground(flight, error, |state, now, _| {
+            state.lost(&flight.request, flight.id, now)
         })
     }
 
@@ -75,26 +77,25 @@ impl Cache {
         &self,
         flight: &Flight,
         error: Error,
-        record: impl FnOnce(&mut State<Arc<Flight>>, Timestamp, &Error),
-    ) -> (Error, Option<Duration>) {
+        record: impl FnOnce(&mut State<Arc<Flight>>, Timestamp, &Error) -> bool,
+    ) -> Option<(Error, Option<Duration>)> {
         let now = self.clock.now();
         let (backoff, left) = {
             let mut state = lock(&self.state);
-            record(&mut state, now, &error);
+            if !record(&mut state, now, &error) {
+                return None;
+            }
             (
                 state.backoff(&flight.request, now),
                 state.remaining(&flight.request, now),
             )
         };
         let told = match backoff {
-            // What the server asked for is told as it said it, unless it asked for more than is obeyed.
-            Some((_, wait)) if error.retry_after().is_none_or(|asked| asked > wait) => {
-                error.during_backoff(wait)
-            }
-            _ => error,
+            Some((_, wait)) => error.during_backoff(wait),
+            None => error,
         };
         self.land(flight, Outcome::Failed(told.clone()));
-        (told, left)
+        Some((told, left))
     }
 
     /// A flight looked at the credentials and found them unchanged: what failed before is still so.
@@ -102,7 +103,9 @@ impl Cache {
         let now = self.clock.now();
         let reason = {
             let mut state = lock(&self.state);
-            state.lost(&flight.request, flight.id);
+            if !state.lost(&flight.request, flight.id, now) {
+                return;
+            }
             state.backoff(&flight.request, now)
         };
         let outcome = match reason {
@@ -112,18 +115,63 @@ impl Cache {
         self.land(flight, outcome);
     }
 
-    /// A flight will never end by itself: whoever waits for it asks again, and the first of them takes over.
+    /// A flight will never end by itself, since its runtime is gone, or nobody needs it any more.
+    /// Whoever does wait for it asks again, and the first of them takes over.
     pub(in crate::cache) fn lose(&self, flight: &Flight) {
-        // A flight that has landed keeps its outcome, and the key may have another flight by now.
-        if flight.is_finished() {
-            return;
+        let now = self.clock.now();
+        // Whoever ends it in the state machine sets its outcome; it may have ended by now.
+        if lock(&self.state).lost(&flight.request, flight.id, now) {
+            self.land_lost(flight, Outcome::Lost);
         }
-        lock(&self.state).lost(&flight.request, flight.id);
-        self.land(flight, Outcome::Lost);
+    }
+
+    /// A flight was not polled past its limit, so nothing is learnt about the endpoint and whoever
+    /// needs a token flies anew.
+    ///
+    /// The second one in a row that somebody has waited for is a failure all the same: the runtime
+    /// is starved, and would only starve the next flight too. Those that nobody waited for do not
+    /// count. A runtime that is driven by one `block_on` for each call leaves them behind with
+    /// every renewal ahead of time.
+    pub(in crate::cache) fn miss(&self, flight: &Flight) {
+        if !flight.has_waiters() {
+            return self.lose(flight);
+        }
+        let now = self.clock.now();
+        let limit = self.policy.flight_timeout;
+        let error = Error::timed_out(format!(
+            "two token requests in a row were not driven to their end within {limit:.1?}"
+        ))
+        .with_advice("look for what blocks the tokio runtime's threads or stops this process");
+        let error = match self.source.endpoint() {
+            Ok(endpoint) => error.at_endpoint(endpoint),
+            Err(_) => error,
+        };
+        let failed = {
+            let mut state = lock(&self.state);
+            if !state.missed(&flight.request, flight.id, now, &error, fastrand::f64()) {
+                return;
+            }
+            state.backoff(&flight.request, now)
+        };
+        let outcome = match failed {
+            Some((error, wait)) => Outcome::Failed(error.during_backoff(wait)),
+            None => Outcome::Lost,
+        };
+        self.land_lost(flight, outcome);
+    }
+
+    fn land_lost(&self, flight: &Flight, outcome: Outcome) {
+        self.land(flight, outcome);
+        self.watch.tell(&Event::FetchLost {
+            cause: flight.cause,
+        });
     }
 
     fn land(&self, flight: &Flight, outcome: Outcome) {
         let waiters = flight.finish(outcome);
+        // Also when it had landed: its turn is free as soon as it is given up, whether or not its
+        // task is ever polled again.
+        self.turns.release(flight.id, self.clock.now());
         if let Some(waiters) = waiters.filter(|waiters| *waiters > 0) {
             self.watch.tell(&Event::WaitersReleased { waiters });
         }

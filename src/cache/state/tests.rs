@@ -60,7 +60,7 @@ impl Machine {
     fn call_for(&mut self, request: &TokenRequest, newer_than: Option<u64>) -> Did {
         let decision = self
             .state
-            .call(request, self.now, newer_than, false, |plan| plan);
+            .call(request, self.now, newer_than, false, ANYTHING, |plan| plan);
         match decision {
             Decision::Serve { token, launch } => Did::Serve(token.generation, launch.is_some()),
             Decision::Wait {
@@ -72,6 +72,7 @@ impl Machine {
                 Did::Wait(flight.id, launch, fallback)
             }
             Decision::Fail(error) => Did::Fail(error.retry_after().expect("the wait is told")),
+            Decision::Later { .. } => panic!("this caller can wait and launch"),
         }
     }
 
@@ -89,8 +90,16 @@ impl Machine {
     }
 
     fn fail(&mut self, flight: u64, error: &Error) {
+        self.fail_for(&self.own.clone(), flight, error);
+    }
+
+    fn fail_for(&mut self, request: &TokenRequest, flight: u64, error: &Error) {
+        self.state.failed(request, flight, self.now, error, 0.0);
+    }
+
+    fn lose(&mut self, flight: u64) {
         let own = self.own.clone();
-        self.state.failed(&own, flight, self.now, error, 0.0);
+        self.state.lost(&own, flight, self.now);
     }
 }
 
@@ -115,6 +124,12 @@ fn kind(name: impl ToString) -> TokenRequest {
 fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
+
+/// What a caller on a runtime can do.
+const ANYTHING: Ask = Ask {
+    wait: true,
+    launch: true,
+};
 
 const START: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
@@ -210,7 +225,7 @@ fn what_was_used_since_the_last_look_outlives_what_was_not() {
 fn the_answer_of_a_superseded_flight_does_not_displace_a_newer_token() {
     let (mut machine, _) = Machine::with_token();
     assert_eq!(machine.at(3300).call(), Did::Serve(1, true));
-    machine.state.lost(&TokenRequest::new(), 2);
+    machine.lose(2);
     assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
     let newer = machine.succeed(3, 3600);
     let in_force = machine.at(3341).succeed(2, 9000);
@@ -323,7 +338,7 @@ fn ten_thousand_kinds_share_one_backoff_of_the_endpoint() {
         assert!(machine.state.may_depart(kind, now).is_err());
     }
     for (flight, kind) in (1..).zip(&kinds).skip(64) {
-        machine.state.lost(kind, flight);
+        machine.state.lost(kind, flight, now);
     }
     // The first step, since it is the first failure.
     let calls: Vec<_> = kinds
@@ -362,11 +377,12 @@ fn a_success_for_one_kind_lets_the_others_renew_at_once() {
             .free_token(&TokenRequest::new(), now)
             .is_none()
     );
-    machine.fail(2, &busy);
+    assert_eq!(machine.call(), Did::Serve(1, true));
+    machine.fail(3, &busy);
     machine.call();
     machine.state.end_backoff(&other);
-    assert_eq!(machine.call_for(&other, None), Did::Wait(3, true, None));
-    machine.succeed_for(&other, 3, 3600);
+    assert_eq!(machine.call_for(&other, None), Did::Wait(4, true, None));
+    machine.succeed_for(&other, 4, 3600);
     assert_eq!(machine.call(), Did::Serve(1, true));
 }
 
@@ -456,9 +472,10 @@ fn a_stray_401_while_the_token_endpoint_is_down_causes_no_outage() {
             did => assert_eq!(did, Did::Serve(1, false)),
         }
     }
-    // 1, 2, 4, 8, 16 and then always 30 seconds, with every draw at its least.
-    assert_eq!(attempts, 1 + 5 + (3600 - 10 - 31 - 1) / 30);
-    assert!(matches!(machine.at(3600).call(), Did::Wait(..)));
+    // FC9: not as with a token that nobody has refused. 1, 2, 4 and then always 7.5 seconds, with
+    // every draw at its least, and a call each second.
+    assert_eq!(attempts, 4 + (3600 - 25 + 7) / 8);
+    assert!(matches!(machine.at(3601).call(), Did::Wait(..)));
 }
 
 // P34
@@ -508,6 +525,34 @@ fn two_apis_that_always_answer_401_in_turn_are_both_slowed_down() {
         }
     }
     assert_eq!(renewals, [9, 9]);
+}
+
+// FC19
+#[test]
+fn an_origin_has_the_place_of_one_whose_budget_is_full_again() {
+    let (mut machine, mut token) = Machine::with_token();
+    let mut renewals = |machine: &mut Machine, origin| {
+        let mut renewals = 0;
+        for _ in 0..5 {
+            if machine.state.refused(&token, origin, machine.now) == Refusal::Suspected {
+                renewals += 1;
+                let Did::Wait(flight, true, Some(_)) = machine.call() else {
+                    panic!("the next call renews");
+                };
+                token = machine.succeed(flight, 1_000_000);
+            }
+        }
+        renewals
+    };
+    machine.at(10);
+    for origin in 0..64 {
+        assert_eq!(renewals(&mut machine, origin), 3);
+    }
+    assert_eq!(renewals(&mut machine, 64), 0, "no place of its own");
+    machine.at(10_000);
+    for origin in 64..128 {
+        assert_eq!(renewals(&mut machine, origin), 3, "{origin}");
+    }
 }
 
 // K13, R14

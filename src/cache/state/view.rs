@@ -25,6 +25,12 @@ impl<F: Clone> State<F> {
         self.entries.get(request).is_some_and(|entry| entry.suspect)
     }
 
+    /// The flight under way for this kind.
+    pub(crate) fn flight(&self, request: &TokenRequest) -> Option<&F> {
+        let ticket = self.entries.get(request)?.flight.as_ref()?;
+        Some(&ticket.handle)
+    }
+
     pub(crate) fn is_fetching(&self, request: &TokenRequest) -> bool {
         self.entries
             .get(request)
@@ -47,9 +53,7 @@ impl<F: Clone> State<F> {
             .entries
             .get(request)
             .and_then(|entry| entry.backoff.as_ref());
-        entry
-            .or(self.endpoint.as_ref())
-            .map(|backoff| &backoff.error)
+        entry.or(self.client.as_ref()).map(|backoff| &backoff.error)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -64,12 +68,14 @@ impl<F: Clone> State<F> {
         }
     }
 
-    /// The failure in force for a key, its own or the endpoint's, whichever lasts longer.
+    /// The failure in force for a key, its own or the client's, whichever lasts longer.
+    ///
+    /// A suspect token is served, but is nothing to rest on: the API may refuse it for good.
     pub(super) fn failing(&self, request: &TokenRequest, now: Timestamp) -> Option<Failing> {
         let entry = self.entries.get(request);
-        let live = entry.is_some_and(|entry| entry.live(now).is_some());
+        let live = entry.is_some_and(|entry| !entry.suspect && entry.live(now).is_some());
         let own = entry.and_then(|entry| entry.backoff.as_ref());
-        let failures = self.endpoint.iter().chain(own);
+        let failures = self.client.iter().chain(own);
         failures
             .map(|backoff| (backoff.until(live), &backoff.error))
             .filter(|(until, _)| *until > now)

@@ -11,6 +11,7 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::cache::entry::Entry;
 
 /// A flight as the shell would hold it.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +136,8 @@ struct Kind {
     suspect: bool,
     flight: Option<u64>,
     outage: Option<Outage>,
+    /// Failures in a row that were older than the last success.
+    missed: u32,
     rest_until: Timestamp,
     /// When 401s of an origin were granted a renewal.
     granted: BTreeMap<u64, Vec<Timestamp>>,
@@ -195,7 +198,7 @@ enum Op {
 #[derive(Default)]
 struct Seen([Cell<u32>; SIGHTS.len()]);
 
-const SIGHTS: [&str; 17] = [
+const SIGHTS: [&str; 19] = [
     "served fresh",
     "served with a renewal launched",
     "served during backoff",
@@ -213,6 +216,8 @@ const SIGHTS: [&str; 17] = [
     "budget spent",
     "free",
     "several failures of one outage",
+    "failed later than others succeeded",
+    "set aside",
 ];
 
 impl Seen {
@@ -236,6 +241,7 @@ struct World<'a> {
     /// Those whose answer may still come, the lost ones included.
     flights: Vec<Launched>,
     launched: u64,
+    last_success: u64,
     generations: u64,
     tokens: Vec<Arc<Token>>,
     seen: &'a Seen,
@@ -259,6 +265,7 @@ impl<'a> World<'a> {
             probed: None,
             flights: Vec::new(),
             launched: 0,
+            last_success: 0,
             generations: 0,
             tokens: Vec::new(),
             seen,
@@ -282,7 +289,10 @@ impl<'a> World<'a> {
             }
             Op::Free { key } => {
                 let kind = &self.kinds[key];
-                let free = kind.token.clone().filter(|token| token.is_free(self.now));
+                let entry = self.state.entries.get(&self.requests[key]);
+                let aside = entry.is_some_and(Entry::is_aside);
+                let free = kind.token.clone();
+                let free = free.filter(|token| !aside && token.is_free(self.now));
                 let got = self.state.free_token(&self.requests[key], self.now);
                 assert_eq!(
                     got.map(|token| token.generation),
@@ -312,7 +322,8 @@ impl<'a> World<'a> {
             }
             Op::Lose { flight } => {
                 if let Some(flight) = self.pick(flight).map(|place| self.flights[place]) {
-                    self.state.lost(&self.requests[flight.key], flight.id);
+                    let request = &self.requests[flight.key];
+                    self.state.lost(request, flight.id, self.now);
                     self.land(flight);
                 }
             }
@@ -398,7 +409,7 @@ impl<'a> World<'a> {
         let request = self.requests[key].clone();
         let decision = self
             .state
-            .call(&request, now, refused, self.can_change, depart);
+            .call(&request, now, refused, self.can_change, ANYTHING, depart);
 
         match plan {
             Some(plan) => {
@@ -533,6 +544,7 @@ impl<'a> World<'a> {
         let schedule = Schedule::new(&self.policy, sent, now, life, hint, spread);
         check_schedule(&schedule, sent, now, life, hint);
 
+        self.last_success = self.last_success.max(flight.id);
         let request = self.requests[flight.key].clone();
         let token = self
             .state
@@ -559,6 +571,7 @@ impl<'a> World<'a> {
                 kind.token = Some(Arc::clone(&token));
                 kind.suspect = false;
                 kind.outage = None;
+                kind.missed = 0;
                 kind.rest_until = now.after(Duration::from_secs(1));
                 self.tokens.push(token);
             }
@@ -572,12 +585,25 @@ impl<'a> World<'a> {
         let request = &self.requests[flight.key];
         self.state.failed(request, flight.id, now, &error, spread);
 
+        let under_way = self.kinds[flight.key].flight == Some(flight.id);
         self.land(flight);
+        if !under_way {
+            return;
+        }
         let row = failure.row();
-        let outage = if row.endpoint {
+        let outdated = row.endpoint && flight.id < self.last_success;
+        let kind = &mut self.kinds[flight.key];
+        if outdated {
+            self.seen.see("failed later than others succeeded");
+            kind.missed += 1;
+            if kind.missed < 2 {
+                return;
+            }
+        }
+        let outage = if row.endpoint && !outdated {
             &mut self.endpoint
         } else {
-            &mut self.kinds[flight.key].outage
+            &mut kind.outage
         };
         let streak = outage.as_ref().map(|outage| outage.streak);
         let next = Outage::after(outage.as_ref(), &row, flight.id, self.launched, now);
@@ -641,8 +667,8 @@ impl<'a> World<'a> {
     fn take(&mut self, place: usize) -> Launched {
         let flight = self.flights.swap_remove(place);
         if flight.cause == Cause::Credentials {
-            self.state.end_backoff(&self.requests[flight.key]);
-            self.end_backoff(flight.key);
+            self.state.end_every_backoff();
+            (0..KEYS).for_each(|key| self.end_backoff(key));
         }
         if self.kinds[flight.key].flight != Some(flight.id) {
             self.seen.see("landed a lost flight");
@@ -657,8 +683,10 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether there is a token to rest on: live, and not suspect.
     fn is_live(&self, key: usize) -> bool {
-        let token = self.kinds[key].token.as_ref();
+        let kind = &self.kinds[key];
+        let token = kind.token.as_ref().filter(|_| !kind.suspect);
         token.is_some_and(|token| self.now < token.schedule.end)
     }
 
@@ -730,6 +758,10 @@ impl<'a> World<'a> {
                 }
                 self.kinds[key] = Kind::default();
             }
+            let entry = self.state.entries.get(request);
+            if entry.is_some_and(Entry::is_aside) {
+                self.seen.see("set aside");
+            }
             self.check_key(key);
         }
         let flying = self
@@ -737,8 +769,8 @@ impl<'a> World<'a> {
             .iter()
             .filter(|kind| kind.flight.is_some())
             .count();
-        // The layer's own kind comes on top.
-        let bound = self.max_entries + flying + 1;
+        // The layer's own kind comes on top, and as many as are kept may be set aside.
+        let bound = 2 * self.max_entries + flying + 1;
         assert!(self.state.len() <= bound, "the bound is not kept");
         self.state.entries.check(&self.requests[0]);
     }
