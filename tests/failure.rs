@@ -241,7 +241,10 @@ async fn a_refusal_speaks_by_its_status_and_retry_after_also_when_its_body_canno
         ] {
             assert_eq!(asked, 1, "{error}");
             assert!(error.is_transient(), "{error}");
-            assert_eq!(error.retry_after(), Some(secs(20)), "{error}");
+            let wait = error
+                .retry_after()
+                .expect("the time until the next attempt");
+            assert!(wait >= secs(20) && wait <= secs(21), "{error}");
         }
     }
     for (error, asked) in [refused(401, || Torn).await, refused(401, endless).await] {
@@ -412,13 +415,38 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
     let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_client"));
     let tokens = with_secret(&endpoint, provider).tokens();
     tokens.token().await.unwrap_err();
-    let start = Instant::now();
-    while start.elapsed() < secs(4) {
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "for the token request");
+    // Every look hangs, is given up after a second, and is not repeated within that second.
+    for look in 1..=4 {
+        let start = Instant::now();
         tokens.token().await.unwrap_err();
-        advance(Duration::from_millis(50)).await;
+        assert_eq!(start.elapsed(), secs(1), "look {look}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1 + look);
+        // A look is due again at the very moment at which this one has ended.
     }
-    let asked = asked.load(Ordering::SeqCst);
-    assert!((2..=6).contains(&asked), "{asked}");
+    assert_eq!(endpoint.requests(), 1);
+}
+
+// R17
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_answers_is_looked_at_once_a_second_for_all_kinds_together() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let provider = Secret::provider(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        ready(Ok::<_, Error>("secret"))
+    });
+    let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_client"));
+    let tokens = with_secret(&endpoint, provider).tokens();
+    tokens.token().await.unwrap_err();
+    for tenth in 0..40 {
+        for n in 0..5 {
+            let kind = tokens.for_request(other(&format!("s{n}")));
+            kind.token().await.unwrap_err();
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 2 + tenth / 10, "{tenth}");
+        advance(Duration::from_millis(100)).await;
+    }
     assert_eq!(endpoint.requests(), 1);
 }
 
@@ -475,29 +503,43 @@ async fn sixty_four_flights_at_once_and_the_others_queue() {
 // K34, R15
 #[tokio::test(start_paused = true)]
 async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
-    let endpoint = Endpoint::new().latency(secs(8));
-    let policy = RefreshPolicy::new().max_flights(1);
-    let layer = builder(&endpoint).refresh_policy(policy).build().unwrap();
-    let calls: JoinSet<_> = (0..5)
-        .map(|n| {
-            let tokens = layer.tokens().for_request(other(&format!("s{n}")));
-            async move { tokens.token().await }
-        })
-        .collect();
-    let (served, failed): (Vec<_>, Vec<_>) =
-        calls.join_all().await.into_iter().partition(Result::is_ok);
-    assert_eq!((served.len(), failed.len(), endpoint.requests()), (3, 2, 3));
-    for error in failed {
-        let error = error.unwrap_err();
+    let endpoint = Endpoint::new().always(Answer::Hang);
+    let policy = RefreshPolicy::new()
+        .max_flights(1)
+        .attempts(1)
+        .flight_timeout(secs(60));
+    // Its one attempt is as long as the flight, so that it is still under way.
+    let policy = policy.attempt_timeout(secs(60));
+    let tokens = builder(&endpoint)
+        .refresh_policy(policy)
+        .build()
+        .unwrap()
+        .tokens();
+    let mut calls = JoinSet::new();
+    for n in 0..3 {
+        let kind = tokens.for_request(other(&format!("s{n}")));
+        calls.spawn(async move { kind.token().await });
+        settle().await;
+    }
+    let start = Instant::now();
+    for _ in 0..2 {
+        let error = calls.join_next().await.unwrap().unwrap().unwrap_err();
         assert!(
             error.is_timeout() && error.to_string().contains("max_flights"),
             "{error}"
         );
+        assert_eq!((error.retry_after(), start.elapsed()), (None, secs(30)));
     }
+    // At this very moment, when a first backoff would not be over yet.
+    assert_eq!(endpoint.requests(), 1);
+    let queued = tokens.for_request(other("s1")).status();
     assert!(
-        layer.tokens().token().await.is_ok(),
-        "no backoff for anyone"
+        queued.last_error.is_none() && queued.next_attempt_in.is_none(),
+        "{queued:?}"
     );
+    endpoint.set(Answer::Token(3600));
+    assert!(tokens.token().await.is_ok(), "no backoff for anyone");
+    assert_eq!((endpoint.requests(), start.elapsed()), (2, secs(30)));
 }
 
 // R15

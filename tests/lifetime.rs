@@ -330,3 +330,97 @@ async fn a_renewal_ahead_of_time_and_a_forced_one_are_one_flight() {
         (2, "Bearer token-2")
     );
 }
+
+// R11
+#[tokio::test(start_paused = true)]
+async fn the_jitter_of_a_renewal_is_drawn_anew_for_each_token() {
+    let mut starts = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let (endpoint, api) = (Endpoint::new(), Api::ok());
+        let layer = layer(&endpoint);
+        call(&layer, &api).await;
+        advance(secs(3299)).await;
+        for second in 3300..=3331 {
+            advance(secs(1)).await;
+            call(&layer, &api).await;
+            if endpoint.requests() == 2 {
+                starts.insert(second);
+                break;
+            }
+        }
+        assert_eq!(endpoint.requests(), 2);
+    }
+    assert!(starts.len() > 5, "{starts:?}");
+}
+
+// R10
+#[tokio::test(start_paused = true)]
+async fn life_is_counted_from_the_token_request_that_brought_the_token() {
+    let endpoint = Endpoint::new().then([Answer::Hang, Answer::Token(60)]);
+    let tokens = layer(&endpoint).tokens();
+    tokens.token().await.expect("the second attempt");
+    let status = tokens.status();
+    assert_eq!(
+        (status.age, status.remaining),
+        (Some(secs(0)), Some(secs(60)))
+    );
+    assert_eq!(endpoint.requests(), 2);
+}
+
+// R10
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_is_polled_too_late_takes_no_token_that_has_ended() {
+    let endpoint = Endpoint::new().always(Answer::Token(10)).closed();
+    let tokens = layer(&endpoint).tokens();
+    let mut late = tokio_test::task::spawn(tokens.token());
+    assert!(late.poll().is_pending());
+    settle().await;
+    endpoint.open();
+    settle().await;
+    assert!(late.is_woken());
+    advance(secs(11)).await;
+    assert!(late.poll().is_pending(), "it asks again");
+    settle().await;
+    let std::task::Poll::Ready(token) = late.poll() else {
+        panic!("there is a new one");
+    };
+    let token = token.expect("there is a new one");
+    assert_eq!((token.generation(), token.remaining()), (2, secs(10)));
+}
+
+// R10, R12
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_is_polled_too_late_falls_back_on_no_token_that_has_ended() {
+    let endpoint = Endpoint::new().always(Answer::Token(100));
+    let tokens = layer(&endpoint).tokens();
+    tokens.token().await.expect("a token");
+    // In the last stretch, where a call waits a moment and then uses what there is.
+    advance(secs(95)).await;
+    endpoint.close();
+    let mut late = tokio_test::task::spawn(tokens.token());
+    assert!(late.poll().is_pending());
+    settle().await;
+    advance(secs(6)).await;
+    assert!(late.poll().is_pending(), "the old token has ended");
+    endpoint.open();
+    settle().await;
+    let std::task::Poll::Ready(token) = late.poll() else {
+        panic!("the renewal is there");
+    };
+    assert_eq!(token.expect("the renewal").generation(), 2);
+    // Likewise when the renewal fails.
+    advance(secs(95)).await;
+    endpoint.close();
+    endpoint.set(Answer::Error(400, "invalid_client"));
+    let mut late = tokio_test::task::spawn(tokens.token());
+    assert!(late.poll().is_pending());
+    settle().await;
+    endpoint.open();
+    settle().await;
+    advance(secs(6)).await;
+    let std::task::Poll::Ready(told) = late.poll() else {
+        panic!("the renewal has failed");
+    };
+    assert!(told.expect_err("nothing to live on").is_rejected());
+}

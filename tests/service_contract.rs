@@ -249,3 +249,166 @@ async fn a_warm_call_is_ready_as_soon_as_the_inner_service_is() {
     assert!(call.is_woken());
     assert_ready_ok!(call.poll());
 }
+
+/// A service with one slot, which the body of its answer holds.
+#[derive(Default)]
+struct OneSlot {
+    slot: Arc<Slot>,
+    ready: bool,
+}
+
+impl Clone for OneSlot {
+    fn clone(&self) -> Self {
+        Self {
+            slot: Arc::clone(&self.slot),
+            ready: false,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    taken: std::sync::Mutex<bool>,
+    waiting: std::sync::Mutex<Vec<std::task::Waker>>,
+}
+
+/// Frees the slot when it is dropped.
+#[derive(Clone)]
+struct Held(#[allow(dead_code)] Arc<Free>);
+
+struct Free(Arc<Slot>);
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap() = false;
+        for waker in self.0.waiting.lock().unwrap().drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+impl Service<Request<String>> for OneSlot {
+    type Response = Response<String>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<String>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let mut taken = self.slot.taken.lock().unwrap();
+        if *taken && !self.ready {
+            self.slot.waiting.lock().unwrap().push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        (*taken, self.ready) = (true, true);
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<String>) -> Self::Future {
+        assert!(
+            std::mem::take(&mut self.ready),
+            "called without being polled ready"
+        );
+        let mut answer = unauthorized(INVALID_TOKEN);
+        let held = Held(Arc::new(Free(Arc::clone(&self.slot))));
+        answer.extensions_mut().insert(held);
+        ready(Ok(answer))
+    }
+}
+
+// FC5, R21
+#[tokio::test(start_paused = true)]
+async fn a_replay_whose_service_does_not_become_ready_gives_the_401_back_within_the_flights_limit()
+{
+    let endpoint = Endpoint::new();
+    let layer = layer(&endpoint).replay_unauthorized();
+    let start = tokio::time::Instant::now();
+    let answer = layer
+        .layer(OneSlot::default())
+        .oneshot(get(API))
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 401);
+    assert_eq!(start.elapsed(), Duration::from_secs(30));
+    assert_eq!(
+        endpoint.requests(),
+        2,
+        "the renewal is kept for the next call"
+    );
+}
+
+// FC6, R4
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_sent_gives_back_what_was_reserved_for_it() {
+    let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
+    let layer = builder(&endpoint)
+        .allow_origin("https://api.example")
+        .build()
+        .unwrap();
+    let limited = ConcurrencyLimitLayer::new(1).layer(Api::ok());
+    let mut first = layer.layer(limited);
+    let mut second = first.clone();
+    let elsewhere = "https://elsewhere.example/";
+    for uri in [elsewhere, API, API, elsewhere] {
+        let call = first.ready().await.unwrap().call(get(uri));
+        let error = ours(call.await.unwrap_err());
+        assert!(error.is_destination() || error.is_rejected(), "{error}");
+        let ready = tokio::time::timeout(Duration::from_secs(1), second.ready()).await;
+        let ready = ready.expect("the idle service holds no permit");
+        let error = ours(ready.unwrap().call(get(elsewhere)).await.unwrap_err());
+        assert!(error.is_destination());
+    }
+    assert_eq!(endpoint.requests(), 1);
+}
+
+/// Counts how often it is cloned.
+#[derive(Clone)]
+struct Counted<S> {
+    inner: S,
+    #[allow(dead_code)]
+    clones: Clones,
+}
+
+#[derive(Default)]
+struct Clones(Arc<AtomicUsize>);
+
+impl Clone for Clones {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Service<Request<String>> for Counted<Api> {
+    type Response = Response<String>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<String>, BoxError>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<String>) -> Self::Future {
+        self.inner.call(request)
+    }
+}
+
+// R4
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_waiting_is_decided_when_it_is_called() {
+    let endpoint = Endpoint::new();
+    let clones = Clones::default();
+    let count = Arc::clone(&clones.0);
+    let inner = Counted {
+        inner: Api::ok(),
+        clones,
+    };
+    let mut service = layer(&endpoint).layer(inner);
+    service.ready().await.unwrap().call(get(API)).await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 1, "the first one waits");
+    // The first call after a token has come, the one that starts its renewal, and those beside it.
+    for pause in [0, 3400, 0] {
+        tokio::time::advance(Duration::from_secs(pause)).await;
+        service.ready().await.unwrap().call(get(API)).await.unwrap();
+        settle().await;
+    }
+    assert_eq!((count.load(Ordering::SeqCst), endpoint.requests()), (1, 2));
+}

@@ -342,10 +342,25 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
         "taken over once"
     );
     assert!(start.elapsed() < Duration::from_secs(5));
-    // Driven again, the first flight ends late and spoils nothing.
-    frozen.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
-    let token = current_thread().block_on(layer.tokens().token()).unwrap();
-    assert_eq!(token.expose_secret(), "rescued");
+    // Driven again, the first flight ends late and spoils nothing: no failure is recorded that would
+    // keep other kinds from being fetched, and no token is displaced.
+    frozen.block_on(async { tokio::time::sleep(Duration::from_millis(500)).await });
+    let tokens = layer.tokens();
+    let status = tokens.status();
+    assert_eq!(
+        (status.generation, status.fetching, status.token_requests),
+        (Some(1), false, 2)
+    );
+    assert!(
+        status.last_error.is_none() && status.next_attempt_in.is_none(),
+        "{status:?}"
+    );
+    current_thread().block_on(async {
+        let token = tokens.token().await.unwrap();
+        assert_eq!((token.expose_secret(), token.generation()), ("rescued", 1));
+        let other = tokens.for_request(TokenRequest::new().audience("other"));
+        assert_eq!(other.token().await.unwrap().generation(), 2);
+    });
 }
 
 // K31
@@ -444,6 +459,37 @@ fn a_call_outside_of_a_runtime_is_an_error_and_not_a_panic() {
     let layer = OAuthLayer::new(StuckOnce::new());
     let error = futures::executor::block_on(layer.tokens().token()).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
+    let status = layer.tokens().status();
+    assert!(
+        !status.fetching && status.next_attempt_in.is_none(),
+        "nothing is left behind"
+    );
+}
+
+#[test]
+fn a_call_outside_of_a_runtime_that_finds_a_stale_token_uses_it_and_leaves_no_flight() {
+    let endpoint = std::sync::Arc::new(Counting::default());
+    let clock = tower_oauth::ManualClock::new();
+    let layer = OAuthLayer::builder(std::sync::Arc::clone(&endpoint))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    current_thread()
+        .block_on(layer.tokens().warm_up())
+        .expect("a token of a minute");
+    // In the renewal window, and then in the last stretch.
+    for pause in [50, 6] {
+        clock.advance(Duration::from_secs(pause));
+        for _ in 0..3 {
+            let token = futures::executor::block_on(layer.tokens().token()).expect("it lives");
+            assert_eq!(token.generation(), 1);
+            assert!(!layer.tokens().status().fetching);
+        }
+    }
+    let token = current_thread()
+        .block_on(layer.tokens().token())
+        .expect("renewed");
+    assert_eq!(token.generation(), 2);
 }
 
 #[test]

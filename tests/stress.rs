@@ -281,7 +281,7 @@ const FLIGHT_TIMEOUT: Duration = Duration::from_secs(5);
 
 // K29
 #[test]
-fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_in_the_last_stretch() {
+fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_the_next_call() {
     let paused = || {
         let mut builder = runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build();
@@ -305,7 +305,6 @@ fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_in_th
 
     clock.advance(Duration::from_secs(180));
     paused().block_on(async {
-        assert_eq!(generation().await, 1, "a live token is served");
         assert_eq!(generation().await, 2);
     });
     assert_eq!(source.0.load(Ordering::Relaxed), 2);

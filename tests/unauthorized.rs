@@ -516,3 +516,18 @@ async fn a_request_is_replayed_also_when_the_layer_and_the_service_are_gone() {
         "what is to be replayed keeps the cache alive"
     );
 }
+
+// FC10, R21
+#[tokio::test(start_paused = true)]
+async fn the_401_of_a_replay_makes_the_renewed_token_suspect() {
+    let endpoint = Endpoint::new();
+    let api = refusing(&["token-1", "token-2"], INVALID_TOKEN);
+    let layer = layer(&endpoint).replay_unauthorized();
+    assert_eq!(call(&layer, &api).await.status(), 401);
+    assert!(layer.tokens().status().suspect);
+    assert_eq!(call(&layer, &api).await.status(), 200);
+    assert_eq!(
+        api.seen(),
+        ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
+    );
+}

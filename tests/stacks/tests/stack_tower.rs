@@ -81,14 +81,21 @@ async fn a_retry_outside_that_heeds_retry_after_outlives_an_outage() {
         .refresh_policy(RefreshPolicy::new().transient_backoff(moment, moment, moment))
         .build()
         .unwrap();
-    // It ends the flight, so the layer does not try again by itself.
-    gateway.fail_next(1, StatusCode::TOO_MANY_REQUESTS, None);
+    // It ends the flight, so the layer does not try again by itself, and it asks for much more
+    // than the first step of the backoff.
+    gateway.fail_next(1, StatusCode::TOO_MANY_REQUESTS, Some("1"));
+    let start = Instant::now();
 
     let client = Retry::new(Again(4), oauth.layer(client()));
     let calls = (0..20).map(|_| client.clone().oneshot(get(gateway.api_url("/accounts"))));
     for answer in try_join_all(calls).await.unwrap() {
         assert_eq!(answer.status(), StatusCode::OK);
     }
+    assert!(
+        start.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(gateway.token_requests(), 2);
     assert_eq!(gateway.api_requests(), 20);
 }

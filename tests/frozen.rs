@@ -1,0 +1,580 @@
+//! Processes that are stopped and runtimes that nobody drives, with an endpoint that is well: no
+//! call fails, and no two token requests of one kind are under way at once.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, thread};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use support::*;
+use tokio::runtime::{self, Runtime};
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance, sleep, timeout};
+use tower::{Layer, ServiceExt};
+use tower_oauth::{
+    ManualClock, OAuthLayer, RefreshPolicy, TokenCache, TokenFuture, TokenRequest, TokenResponse,
+    TokenSource,
+};
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// What the endpoint does with the token request of a process that it then stops.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    /// The answer arrives while the process stands still.
+    Answers,
+    Closes,
+    /// The answer never comes.
+    Forgets,
+}
+
+/// A process that makes one call, and is stopped for so long while its first token request is
+/// under way. Returns what it printed, and how many token requests there were.
+fn freeze(meanwhile: Meanwhile, span: Duration) -> (String, usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/token", listener.local_addr().expect("bound"));
+    let mut child = Command::new(env::current_exe().expect("this test"))
+        .args([
+            "--exact",
+            "the_process_that_is_frozen",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(CHILD_URL, url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let requests = Arc::new(AtomicUsize::new(0));
+
+    let (mut first, _) = listener.accept().expect("the first token request");
+    read_request(&mut first);
+    requests.fetch_add(1, Ordering::SeqCst);
+    signal(&child, "STOP");
+    let held = match meanwhile {
+        Meanwhile::Answers => {
+            answer(&mut first);
+            None
+        }
+        Meanwhile::Closes => {
+            first.shutdown(Shutdown::Both).expect("closed");
+            None
+        }
+        Meanwhile::Forgets => Some(first),
+    };
+    thread::sleep(span);
+    let count = Arc::clone(&requests);
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            read_request(&mut connection);
+            count.fetch_add(1, Ordering::SeqCst);
+            answer(&mut connection);
+        }
+    });
+    signal(&child, "CONT");
+    let mut printed = String::new();
+    let out = child.stdout.take().expect("piped");
+    BufReader::new(out)
+        .read_to_string(&mut printed)
+        .expect("text");
+    child.wait().expect("ended");
+    drop(held);
+    let line = printed.lines().find(|line| line.contains(RESULT));
+    let line = line.unwrap_or_else(|| panic!("no result in {printed}"));
+    (line.to_owned(), requests.load(Ordering::SeqCst))
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), child.id().to_string()])
+        .status();
+    assert!(status.expect("kill").success());
+}
+
+fn read_request(connection: &mut TcpStream) {
+    let mut reader = BufReader::new(connection);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("a header");
+        let line = line.trim().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().expect("a number");
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    reader.read_exact(&mut vec![0; length]).expect("a body");
+}
+
+fn answer(connection: &mut TcpStream) {
+    let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#;
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+    // The connection may be gone: what it was for has been given up.
+    let _ = write!(
+        connection,
+        "{head}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+}
+
+const CHILD_URL: &str = "TOWER_OAUTH_TEST_TOKEN_URL";
+const RESULT: &str = "the call:";
+
+#[test]
+#[ignore = "the process that other tests start and stop"]
+fn the_process_that_is_frozen() {
+    let Ok(url) = env::var(CHILD_URL) else {
+        return;
+    };
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let result = runtime.expect("a runtime").block_on(async {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(0)
+            .build_http::<Full<Bytes>>();
+        // Short, so that a stop of a few seconds outlasts them.
+        let policy = RefreshPolicy::new()
+            .flight_timeout(secs(2))
+            .attempt_timeout(secs(1));
+        let layer = OAuthLayer::client_credentials(url, "id", "secret")
+            .token_client(client)
+            .refresh_policy(policy)
+            .build()
+            .expect("a layer");
+        let call = layer.layer(Api::ok()).oneshot(get(API)).await;
+        call.map(|answer| answer.status())
+    });
+    println!("{RESULT} {result:?}");
+}
+
+// FC1
+#[test]
+fn a_process_that_is_stopped_in_the_middle_of_a_flight_serves_its_call_when_it_goes_on() {
+    let days = [
+        (Meanwhile::Answers, 1),
+        (Meanwhile::Closes, 2),
+        (Meanwhile::Forgets, 2),
+    ];
+    let runs = days.map(|(meanwhile, requests)| {
+        thread::spawn(move || (meanwhile, requests, freeze(meanwhile, secs(4))))
+    });
+    for run in runs {
+        let (meanwhile, wanted, (result, requests)) = run.join().expect("it ran");
+        assert!(result.ends_with("Ok(200)"), "{meanwhile:?}: {result}");
+        assert_eq!(requests, wanted, "{meanwhile:?}");
+    }
+}
+
+fn current_thread() -> Runtime {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+fn paused() -> Runtime {
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(true).build();
+    runtime.expect("a runtime")
+}
+
+/// Makes calls with these pauses between them, in each of which the process or the runtime stands
+/// still, on a runtime that is driven by one `block_on` for each call.
+fn call_now_and_then(pauses: &[u64], stop: impl Fn(&Runtime, &ManualClock, Duration)) -> usize {
+    let runtime = paused();
+    let (endpoint, clock, layer) = runtime.block_on(async {
+        let endpoint = Endpoint::new()
+            .always(Answer::Token(10))
+            .latency(millis(20));
+        let clock = ManualClock::new();
+        let layer = builder(&endpoint)
+            .clock(clock.clone())
+            .build()
+            .expect("a layer");
+        (endpoint, clock, layer)
+    });
+    let service = layer.layer(Api::ok());
+    for (n, pause) in pauses.iter().enumerate() {
+        let call = runtime.block_on(service.clone().oneshot(get(API)));
+        let status = runtime.block_on(async { layer.tokens().status() });
+        assert!(
+            call.is_ok(),
+            "call {n} of {pauses:?}: {}",
+            ours(call.unwrap_err())
+        );
+        assert!(
+            status.last_error.is_none(),
+            "call {n} of {pauses:?}: {status:?}"
+        );
+        stop(&runtime, &clock, millis(*pause));
+    }
+    assert_eq!(endpoint.most_at_once(), 1, "{pauses:?}");
+    endpoint.requests()
+}
+
+// FC1
+#[test]
+fn calls_with_a_block_on_for_each_find_a_token_however_long_they_are_apart() {
+    let suspended = |_: &Runtime, clock: &ManualClock, span| clock.advance(span);
+    let idle = |runtime: &Runtime, _: &ManualClock, span| runtime.block_on(advance(span));
+    let mut draws = fastrand::Rng::with_seed(1);
+    let mut histories = vec![
+        vec![8_500, 33_000, 100, 8_500, 33_000, 1],
+        vec![9_200; 12],
+        vec![8_100, 30_000, 8_100, 29_900, 8_100, 30_600, 8_100, 31_001],
+        vec![8_500, 31_500, 8_500, 32_000, 8_500, 33_500],
+        vec![40_000; 6],
+    ];
+    histories.extend((0..100).map(|_| {
+        let pause = |draws: &mut fastrand::Rng| match draws.u8(0..3) {
+            0 => draws.u64(7_500..10_500),
+            1 => draws.u64(0..45_000),
+            _ => draws.u64(29_000..34_000),
+        };
+        (0..20).map(|_| pause(&mut draws)).collect()
+    }));
+    for pauses in &histories {
+        for requests in [
+            call_now_and_then(pauses, suspended),
+            call_now_and_then(pauses, idle),
+        ] {
+            // A call finds a token, renews one or starts over a renewal that was never driven.
+            assert!(requests <= 2 * pauses.len(), "{requests} for {pauses:?}");
+        }
+    }
+}
+
+// FC1
+#[tokio::test(start_paused = true)]
+async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
+    let endpoint = Endpoint::new().always(Answer::Hang);
+    let tokens = layer(&endpoint).tokens();
+    let mut call = tokio_test::task::spawn(tokens.token());
+    assert!(call.poll().is_pending());
+    settle().await;
+    assert_eq!(endpoint.requests(), 1);
+    // The process stands still for so long.
+    advance(secs(40)).await;
+    sleep(secs(1)).await;
+    assert!(call.poll().is_pending(), "lost, and flown anew");
+    settle().await;
+    assert_eq!((endpoint.requests(), endpoint.most_at_once()), (2, 1));
+    assert!(tokens.status().last_error.is_none());
+
+    advance(secs(40)).await;
+    sleep(secs(1)).await;
+    let error = match call.poll() {
+        std::task::Poll::Ready(told) => told.expect_err("no storm"),
+        std::task::Poll::Pending => panic!("it would fly for ever"),
+    };
+    assert!(
+        error.is_transient() && error.retry_after().is_some(),
+        "{error}"
+    );
+    assert_eq!(endpoint.requests(), 2);
+    tokens.token().await.expect_err("a backoff");
+    assert_eq!(endpoint.requests(), 2);
+}
+
+/// Answers after a moment, and counts.
+#[derive(Clone, Default)]
+struct Healthy(Arc<Mutex<Counts>>);
+
+#[derive(Default)]
+struct Counts {
+    requests: usize,
+    under_way: Vec<TokenRequest>,
+}
+
+impl Healthy {
+    fn requests(&self) -> usize {
+        self.0.lock().unwrap().requests
+    }
+}
+
+impl TokenSource for Healthy {
+    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+        Box::pin(async move {
+            {
+                let mut counts = self.0.lock().unwrap();
+                counts.requests += 1;
+                assert!(!counts.under_way.contains(request), "two of one kind");
+                counts.under_way.push(request.clone());
+            }
+            sleep(millis(200)).await;
+            self.0
+                .lock()
+                .unwrap()
+                .under_way
+                .retain(|known| known != request);
+            Ok(TokenResponse::new("t")?.expires_in(secs(3600)))
+        })
+    }
+}
+
+fn kind(tokens: &TokenCache, n: usize) -> TokenCache {
+    tokens.for_request(TokenRequest::new().audience(n.to_string()))
+}
+
+/// Leaves so many flights on a runtime that is not driven from here on.
+fn leave(runtime: &Runtime, tokens: &TokenCache, kinds: usize) {
+    runtime.block_on(async {
+        for n in 0..kinds {
+            let tokens = kind(tokens, n);
+            tokio::spawn(async move { tokens.token().await });
+        }
+        for _ in 0..8 {
+            yield_now().await;
+        }
+    });
+}
+
+// FC2
+#[test]
+fn a_runtime_that_nobody_drives_keeps_no_turn_from_another_one() {
+    for (max_flights, kinds) in [(1, 1), (1, 3), (64, 65), (64, 200)] {
+        let source = Healthy::default();
+        let layer = OAuthLayer::builder(source.clone())
+            .refresh_policy(RefreshPolicy::new().max_flights(max_flights))
+            .build()
+            .expect("a layer");
+        let tokens = layer.tokens();
+        let frozen = current_thread();
+        leave(&frozen, &tokens, kinds);
+        assert_eq!(source.requests(), max_flights.min(kinds));
+        let start = std::time::Instant::now();
+        current_thread().block_on(async {
+            // The layer's own kind has a turn of its own.
+            assert!(
+                timeout(millis(1500), tokens.token())
+                    .await
+                    .expect("at once")
+                    .is_ok()
+            );
+            for n in 1000..1003 {
+                let token = kind(&tokens, n).token().await;
+                assert!(token.is_ok(), "{kinds} kinds: {}", token.unwrap_err());
+            }
+        });
+        assert!(start.elapsed() < secs(5), "{:?}", start.elapsed());
+        // Driven again, each of the flights that were left ends as if nothing had been.
+        let calls = frozen.block_on(async {
+            let calls = (0..kinds).map(|n| kind(&tokens, n));
+            let calls: tokio::task::JoinSet<_> = calls
+                .map(|tokens| async move { tokens.token().await.is_ok() })
+                .collect();
+            calls.join_all().await
+        });
+        assert!(calls.into_iter().all(|served| served));
+        assert_eq!(source.requests(), 1 + 3 + kinds);
+    }
+}
+
+// FC3, R6
+#[test]
+fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
+    /// Hangs on its first call, for as long as its own limit, and fails then.
+    struct FailsLate(AtomicUsize);
+    impl TokenSource for FailsLate {
+        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+            let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
+            Box::pin(async move {
+                if first {
+                    sleep(millis(200)).await;
+                    return Err(tower_oauth::Error::rejected("invalid_client", "too late"));
+                }
+                Ok(TokenResponse::new("rescued")?.expires_in(secs(3600)))
+            })
+        }
+    }
+    let source = Arc::new(FailsLate(AtomicUsize::new(0)));
+    let layer = OAuthLayer::builder(Arc::clone(&source))
+        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(300)))
+        .build()
+        .expect("a layer");
+    let tokens = layer.tokens();
+    let frozen = current_thread();
+    frozen.block_on(async {
+        assert!(timeout(millis(5), tokens.token()).await.is_err());
+    });
+    let rescued = current_thread()
+        .block_on(tokens.token())
+        .expect("taken over");
+    assert_eq!(
+        (rescued.generation(), source.0.load(Ordering::SeqCst)),
+        (1, 2)
+    );
+    frozen.block_on(async { sleep(millis(50)).await });
+    current_thread().block_on(async {
+        let status = tokens.status();
+        assert!(
+            status.last_error.is_none() && status.next_attempt_in.is_none(),
+            "{status:?}"
+        );
+        assert_eq!((status.generation, status.fetching), (Some(1), false));
+        // What would wait out a backoff, had one been recorded.
+        let other = tokens.for_request(TokenRequest::new().audience("other"));
+        other.token().await.expect("no backoff for other kinds");
+    });
+    assert_eq!(source.0.load(Ordering::SeqCst), 3);
+}
+
+// FC3
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_fails_after_later_ones_have_succeeded_speaks_for_nobody() {
+    let endpoint = Endpoint::new().then([Answer::Hang]);
+    let tokens = builder(&endpoint)
+        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .build()
+        .expect("a layer")
+        .tokens();
+    let hung = {
+        let tokens = tokens.clone();
+        tokio::spawn(async move { tokens.token().await })
+    };
+    settle().await;
+    for n in 0..5 {
+        kind(&tokens, n)
+            .token()
+            .await
+            .expect("the endpoint is well");
+    }
+    let start = Instant::now();
+    hung.await
+        .expect("no panic")
+        .expect_err("its limit has passed");
+    assert!(start.elapsed() <= secs(10));
+    let status = tokens.status();
+    assert!(
+        status.last_error.is_none() && status.next_attempt_in.is_none(),
+        "{status:?}"
+    );
+    kind(&tokens, 9)
+        .token()
+        .await
+        .expect("no backoff for other kinds");
+    tokens.token().await.expect("nor for this one");
+    assert_eq!(endpoint.requests(), 8);
+}
+
+// FC3
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_goes_on_failing_while_others_succeed_backs_off_alone() {
+    let endpoint = Endpoint::new();
+    let tokens = builder(&endpoint)
+        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .build()
+        .expect("a layer")
+        .tokens();
+    for n in 0..2 {
+        endpoint.push(Answer::Hang);
+        let hung = {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.token().await })
+        };
+        settle().await;
+        kind(&tokens, n)
+            .token()
+            .await
+            .expect("the endpoint is well");
+        hung.await
+            .expect("no panic")
+            .expect_err("its limit has passed");
+    }
+    tokens.token().await.expect_err("twice in a row");
+    assert!(tokens.status().next_attempt_in.is_some());
+    kind(&tokens, 9)
+        .token()
+        .await
+        .expect("no backoff for other kinds");
+    assert_eq!(endpoint.requests(), 5);
+}
+
+// FC12
+#[test]
+fn on_a_runtime_without_timers_a_stale_token_is_served_and_no_flight_is_started() {
+    let lines = Arc::new(Mutex::new(Vec::<u8>::new()));
+    let writer = {
+        let lines = Arc::clone(&lines);
+        move || Lines(Arc::clone(&lines))
+    };
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_ansi(false)
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let source = Healthy::default();
+    let clock = ManualClock::new();
+    let layer = OAuthLayer::builder(source.clone())
+        .clock(clock.clone())
+        .build()
+        .expect("a layer");
+    current_thread()
+        .block_on(layer.tokens().token())
+        .expect("a token of an hour");
+    clock.advance(secs(3400));
+
+    let timerless = runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let service = layer.layer(Api::ok());
+    for _ in 0..100 {
+        timerless
+            .block_on(service.clone().oneshot(get(API)))
+            .expect("served");
+        timerless.block_on(layer.tokens().token()).expect("served");
+    }
+    assert!(!layer.tokens().status().fetching);
+    clock.advance(secs(190));
+    timerless
+        .block_on(service.clone().oneshot(get(API)))
+        .expect("served to its end");
+    assert_eq!(
+        (source.requests(), timerless.metrics().num_alive_tasks()),
+        (1, 0)
+    );
+    clock.advance(secs(11));
+    let error = timerless
+        .block_on(layer.tokens().token())
+        .expect_err("nothing to wait with");
+    assert!(error.to_string().contains("enable_time"), "{error}");
+    let error = timerless
+        .block_on(service.clone().oneshot(get(API)))
+        .expect_err("likewise");
+    assert!(ours(error).to_string().contains("enable_time"));
+    let told = String::from_utf8(lines.lock().unwrap().clone()).expect("text");
+    assert_eq!(told.matches("has no timers").count(), 1, "{told}");
+    current_thread()
+        .block_on(service.oneshot(get(API)))
+        .expect("with timers all is well");
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
