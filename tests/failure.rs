@@ -1,5 +1,9 @@
 //! Backoff: who backs off, for how long, and what ends it.
 
+// The table itself, as the crate has it: what the docs show is its rendering.
+#[allow(dead_code, unreachable_pub)]
+#[path = "../src/error/class.rs"]
+mod class;
 mod support;
 
 use std::future::ready;
@@ -11,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use class::{Again, Class, Codes, Reach, Row, Success};
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::Full;
@@ -18,7 +23,10 @@ use support::*;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_oauth::{Error, ManualClock, OAuthLayer, RefreshPolicy, Secret, TokenRequest};
+use tower_oauth::{
+    ClientAuth, ClientCredentials, Error, ManualClock, OAuthLayer, RefreshPolicy, Secret,
+    TokenRequest, TokenSource,
+};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -168,14 +176,6 @@ async fn an_answer_that_asks_to_stay_away_ends_the_flight_and_is_obeyed() {
             raw(500, &[("retry-after", "20")], r#"{"error":"server_error"}"#),
             20,
         ),
-        (
-            raw(
-                400,
-                &[("retry-after", "20")],
-                r#"{"error":"invalid_request"}"#,
-            ),
-            20,
-        ),
     ];
     for (row, floor) in rows {
         let endpoint = Endpoint::new().always(row.clone());
@@ -196,60 +196,609 @@ async fn an_answer_that_asks_to_stay_away_ends_the_flight_and_is_obeyed() {
     }
 }
 
-/// A body that breaks off before its first byte.
-struct Torn;
+/// What a failure came to, seen from outside.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    class: Class,
+    /// Token requests in the first flight.
+    requests: usize,
+    /// Whether another kind of token of the same client waits too.
+    reach: Reach,
+}
 
-impl http_body::Body for Torn {
+impl Seen {
+    fn of(row: Row) -> Self {
+        let again = row.again != Again::No;
+        Self {
+            class: row.class,
+            requests: if again { 3 } else { 1 },
+            reach: row.reach,
+        }
+    }
+
+    async fn come_of(endpoint: &Endpoint) -> (Self, Error) {
+        let tokens = layer(endpoint).tokens();
+        let error = tokens.token().await.unwrap_err();
+        let requests = endpoint.requests();
+        let class = if error.is_transient() {
+            Class::Transient
+        } else if error.is_rejected() {
+            Class::Rejected
+        } else {
+            assert!(error.is_invalid_response(), "{error}");
+            Class::InvalidResponse
+        };
+        tokens.for_request(other("b")).token().await.unwrap_err();
+        let reach = match endpoint.requests() == requests {
+            true => Reach::Client,
+            false => Reach::Kind,
+        };
+        let seen = Self {
+            class,
+            requests,
+            reach,
+        };
+        (seen, error)
+    }
+}
+
+fn coded(status: u16, code: Option<&str>) -> Answer {
+    let body = code.map_or_else(String::new, |code| format!(r#"{{"error":"{code}"}}"#));
+    raw(status, &[], &body)
+}
+
+// FA19, FA20, K20, K21
+#[tokio::test(start_paused = true)]
+async fn every_head_that_is_not_2xx_comes_to_the_first_row_that_fits() {
+    let lines = class::NOT_2XX;
+    // Both ends of each row's range, and the codes of each row under the statuses of all.
+    let ends = lines.iter().flat_map(|line| line.when);
+    let mut statuses: Vec<_> = ends
+        .flat_map(|head| [head.statuses.0, head.statuses.1])
+        .chain([302, 402, 409, 502, 503])
+        .collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    let mut codes = vec![None, Some("invalid_scope"), Some("of_a_vendor")];
+    for head in lines.iter().flat_map(|line| line.when) {
+        if let Codes::OneOf(some) | Codes::NoneOrOneOf(some) = head.codes {
+            codes.extend(some.iter().copied().map(Some));
+        }
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    let mut met = vec![0; lines.len()];
+    for &status in &statuses {
+        for &code in &codes {
+            let fits = |line: &class::Line<class::Head>| {
+                line.when.iter().any(|head| head.fits(status, code))
+            };
+            let place = lines.iter().position(fits).unwrap();
+            met[place] += 1;
+            let endpoint = Endpoint::new().always(coded(status, code));
+            let (seen, error) = Seen::come_of(&endpoint).await;
+            let text = lines[place].text;
+            assert_eq!(
+                seen,
+                Seen::of(lines[place].row.unwrap()),
+                "{status} {code:?} is \"{text}\": {error}"
+            );
+            assert_eq!(error.status().unwrap().as_u16(), status);
+            if (400..600).contains(&status) {
+                assert_eq!(error.oauth_code(), code, "{status}");
+            }
+        }
+    }
+    assert!(met.iter().all(|met| *met > 0), "{met:?}");
+}
+
+// FA1, FA3, FA4, FA5, FA7, FA8
+#[tokio::test(start_paused = true)]
+async fn every_2xx_without_a_token_comes_to_its_row() {
+    let token = r#""access_token":"t""#;
+    let page = "<html><a href=\"?a=b&access_token=stranger&error=made_up\">x</a></html>";
+    let rows = [
+        (200, String::new(), Success::Empty),
+        (200, String::from(" \r\n"), Success::Empty),
+        (200, format!("{{{token}"), Success::Torn),
+        (200, format!("{{{token},\"expires_in\":3."), Success::Torn),
+        (200, String::from("{\"a\":[[[\"\\u12"), Success::Torn),
+        (204, String::new(), Success::NoContent),
+        (204, format!("{{{token}}}"), Success::NoContent),
+        (205, String::new(), Success::NoContent),
+        (201, String::new(), Success::Foreign),
+        (200, String::from(page), Success::Foreign),
+        (203, String::from(page), Success::Foreign),
+        (200, format!("[{{{token}}}]"), Success::Foreign),
+        (200, format!("\"access_token=t&{token}\""), Success::Foreign),
+        (200, String::from("null"), Success::Foreign),
+        (
+            200,
+            String::from("see ?x=1&access_token=t"),
+            Success::Foreign,
+        ),
+        (200, String::from("access_token"), Success::Foreign),
+        (
+            200,
+            String::from("token=t&access_token=t"),
+            Success::Foreign,
+        ),
+        (200, format!("{{{token}}} {{}}"), Success::Foreign),
+        (200, format!("{{{token},}}"), Success::Foreign),
+        (200, "x".repeat(2 << 20), Success::Foreign),
+        (
+            200,
+            String::from(r#"{"access_token":"a","access_token":"b"}"#),
+            Success::Contradiction,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":"Bearer","token_type":"mac"}}"#),
+            Success::Contradiction,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"expires_in":1,"x":0,"expires_in":2}}"#),
+            Success::Contradiction,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"error":"","error":"invalid_client"}}"#),
+            Success::Contradiction,
+        ),
+        (
+            200,
+            String::from("access_token=a&access_token=b"),
+            Success::Contradiction,
+        ),
+        (200, String::from("{}"), Success::NoToken),
+        (200, String::from("scope=a&state=b"), Success::NoToken),
+        (200, String::from(r#"{"error":"0"}"#), Success::NoToken),
+        (
+            200,
+            String::from(r#"{"error":"Not Found"}"#),
+            Success::NoToken,
+        ),
+        (200, String::from("error=please+log+in"), Success::NoToken),
+        (
+            200,
+            String::from(r#"{"access_token":["t"]}"#),
+            Success::NoToken,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":"mac"}}"#),
+            Success::NoToken,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":1}}"#),
+            Success::NoToken,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":true}}"#),
+            Success::NoToken,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":["Bearer"]}}"#),
+            Success::NoToken,
+        ),
+        (
+            200,
+            format!(r#"{{{token},"token_type":{{}}}}"#),
+            Success::NoToken,
+        ),
+    ];
+    let mut met = Vec::new();
+    for (status, body, success) in rows {
+        let endpoint = Endpoint::new().always(raw(status, &[("retry-after", "60")], &body));
+        let (seen, error) = Seen::come_of(&endpoint).await;
+        let shown = &body[..body.len().min(99)];
+        assert_eq!(
+            seen,
+            Seen::of(class::of_success(success)),
+            "{status} {shown}: {error}"
+        );
+        assert_eq!(error.server_retry_after(), None, "{shown}");
+        assert_eq!(
+            (error.oauth_code(), error.status().unwrap().as_u16()),
+            (None, status)
+        );
+        met.push(success);
+    }
+    let lines = class::SUCCESS.iter().filter(|line| line.row.is_some());
+    for success in lines.flat_map(|line| line.when) {
+        assert!(met.contains(success), "{success:?}");
+    }
+}
+
+// FA7
+#[tokio::test(start_paused = true)]
+async fn a_2xx_with_a_code_is_as_a_400_with_that_code() {
+    let codes = [
+        "invalid_client",
+        "server_error",
+        "slow_down",
+        "invalid_scope",
+        "of_a_vendor",
+    ];
+    for code in codes {
+        for body in [
+            format!(r#"{{"error":"{code}"}}"#),
+            format!(r#"{{"ErrorCode":"{code}"}}"#),
+            format!(r#"{{"access_token":"t","token_type":"mac","error":"{code}"}}"#),
+            format!("error={code}&access_token=t"),
+        ] {
+            let endpoint = Endpoint::new().always(raw(200, &[], &body));
+            let (seen, error) = Seen::come_of(&endpoint).await;
+            assert_eq!(seen, Seen::of(class::of_code(code)), "{body}");
+            assert_eq!(
+                (error.oauth_code(), error.status().unwrap().as_u16()),
+                (Some(code), 200)
+            );
+
+            let endpoint = Endpoint::new().always(raw(200, &[("retry-after", "60")], &body));
+            let (seen, error) = Seen::come_of(&endpoint).await;
+            assert_eq!(
+                (seen.class, seen.requests),
+                (class::of_code(code).class, 1),
+                "{body}"
+            );
+            assert_eq!(error.server_retry_after(), Some(secs(60)), "{body}");
+        }
+    }
+}
+
+// FA20
+#[tokio::test(start_paused = true)]
+async fn a_portals_page_holds_all_kinds_and_a_denied_audience_its_own() {
+    let page = Endpoint::new().always(raw(200, &[("content-type", "text/html")], "<html>"));
+    let tokens = layer(&page).tokens();
+    for n in 0..300 {
+        let kind = tokens.for_request(other(&format!("s{n}")));
+        assert!(kind.token().await.unwrap_err().is_invalid_response());
+    }
+    assert_eq!(page.requests(), 1);
+
+    let denied = Endpoint::new().then([Answer::Error(403, "access_denied")]);
+    let tokens = layer(&denied).tokens();
+    let audience = tokens.for_request(TokenRequest::new().audience("payments"));
+    assert!(audience.token().await.unwrap_err().is_rejected());
+    tokens.token().await.unwrap();
+    audience.token().await.unwrap_err();
+    assert_eq!(denied.requests(), 2);
+}
+
+// FA18, FA19
+#[tokio::test(start_paused = true)]
+async fn a_rejection_with_retry_after_stays_one_and_waits_at_least_as_long() {
+    for (status, code) in [
+        (401, Some("invalid_client")),
+        (400, Some("invalid_request")),
+        (403, None),
+        (404, None),
+        (501, None),
+    ] {
+        let body = code.map_or_else(String::new, |code| format!(r#"{{"error":"{code}"}}"#));
+        let endpoint = Endpoint::new().always(raw(status, &[("retry-after", "60")], &body));
+        let tokens = layer(&endpoint).tokens();
+        let error = tokens.token().await.unwrap_err();
+        assert!(error.is_rejected(), "{error}");
+        assert_eq!(error.server_retry_after(), Some(secs(60)));
+        advance(secs(59)).await;
+        assert!(tokens.token().await.unwrap_err().is_rejected());
+        assert_eq!(endpoint.requests(), 1, "{status}");
+        advance(secs(7)).await;
+        tokens.token().await.unwrap_err();
+        assert_eq!(endpoint.requests(), 2, "{status}");
+    }
+}
+
+// FA18; a surviving mutant obeyed it
+#[tokio::test(start_paused = true)]
+async fn retry_after_means_nothing_on_answers_that_are_no_errors() {
+    for (status, body) in [
+        (200, "<html>"),
+        (200, "{}"),
+        (204, ""),
+        (302, ""),
+        (304, ""),
+    ] {
+        let endpoint = Endpoint::new().always(raw(status, &[("retry-after", "60")], body));
+        let tokens = layer(&endpoint).tokens();
+        assert_eq!(tokens.token().await.unwrap_err().server_retry_after(), None);
+        advance(secs(4)).await;
+        tokens.token().await.unwrap_err();
+        assert_eq!(endpoint.requests(), 1, "backs off as a rejection");
+        advance(secs(7)).await;
+        tokens.token().await.unwrap_err();
+        assert_eq!(endpoint.requests(), 2, "{status} {body}");
+    }
+}
+
+// FA18
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_zero_or_in_the_past_is_none_and_the_flight_tries_again() {
+    for value in ["0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
+        let endpoint = Endpoint::new().always(raw(503, &[("retry-after", value)], ""));
+        let error = layer(&endpoint).tokens().token().await.unwrap_err();
+        assert_eq!(
+            (error.server_retry_after(), endpoint.requests()),
+            (None, 3),
+            "{value}"
+        );
+    }
+}
+
+// FA18
+#[tokio::test(start_paused = true)]
+async fn of_several_retry_after_lines_the_longest_holds_and_a_date_counts_from_the_answers_own() {
+    // Both the server's clock and the date are years from ours.
+    let headers = [
+        ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ("retry-after", "7"),
+        ("retry-after", "Sun, 06 Nov 1994 08:49:60 GMT"),
+        ("retry-after", "5, 9"),
+    ];
+    let endpoint = Endpoint::new().always(raw(503, &headers, ""));
+    let error = layer(&endpoint).tokens().token().await.unwrap_err();
+    assert_eq!(
+        (error.server_retry_after(), endpoint.requests()),
+        (Some(secs(23)), 1)
+    );
+}
+
+/// What a body does, one after the other; then it stalls for ever, unless it ends.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Bytes(&'static str),
+    Blanks(usize),
+    /// In milliseconds.
+    Pause(u64),
+    Break,
+    End,
+}
+
+struct Scripted {
+    steps: std::slice::Iter<'static, Step>,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl http_body::Body for Scripted {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Poll::Ready(Some(Err("connection reset".into())))
+        loop {
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            return match self.steps.next() {
+                Some(Step::Pause(span)) => {
+                    self.pause = Some(Box::pin(tokio::time::sleep(Duration::from_millis(*span))));
+                    continue;
+                }
+                Some(Step::Bytes(text)) => Poll::Ready(Some(Ok(Frame::data((*text).into())))),
+                Some(Step::Blanks(count)) => {
+                    Poll::Ready(Some(Ok(Frame::data(vec![b' '; *count].into()))))
+                }
+                Some(Step::Break) => Poll::Ready(Some(Err("connection reset".into()))),
+                Some(Step::End) => Poll::Ready(None),
+                None => Poll::Pending,
+            };
+        }
     }
 }
 
-// K22, P32
+/// Asks an endpoint whose answers have such a body; with how many token requests were made and how
+/// long it took.
+async fn ask(
+    status: u16,
+    headers: &'static [(&'static str, &'static str)],
+    steps: &'static [Step],
+    policy: RefreshPolicy,
+) -> (Error, usize, Duration) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let client = service_fn(move |_: Request<Full<Bytes>>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let body = Scripted {
+            steps: steps.iter(),
+            pause: None,
+        };
+        ready(Ok::<_, BoxError>(response.body(body).unwrap()))
+    });
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+        .token_client(client)
+        .refresh_policy(policy);
+    let start = Instant::now();
+    let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+    (error, asked.load(Ordering::SeqCst), start.elapsed())
+}
+
+const TWENTY: &[(&str, &str)] = &[("retry-after", "20")];
+
+// FA2, K22, P32
 #[tokio::test(start_paused = true)]
-async fn a_refusal_speaks_by_its_status_and_retry_after_also_when_its_body_cannot_be_read() {
-    async fn refused<B>(status: u16, body: fn() -> B) -> (Error, usize)
-    where
-        B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
-        let client = service_fn(move |_: Request<Full<Bytes>>| {
-            count.fetch_add(1, Ordering::SeqCst);
-            let response = Response::builder().status(status);
-            let response = match status {
-                401 => response,
-                _ => response.header("retry-after", "20"),
-            };
-            ready(Ok::<_, BoxError>(response.body(body()).unwrap()))
-        });
-        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret").token_client(client);
-        let error = layer.build().unwrap().tokens().token().await.unwrap_err();
-        (error, asked.load(Ordering::SeqCst))
-    }
-    let endless = || Full::from(vec![b' '; 2 << 20]);
-    for status in [429, 503] {
-        for (error, asked) in [
-            refused(status, || Torn).await,
-            refused(status, endless).await,
-        ] {
-            assert_eq!(asked, 1, "{error}");
-            assert!(error.is_transient(), "{error}");
-            let wait = error
-                .retry_after()
-                .expect("the time until the next attempt");
-            assert!(wait >= secs(20) && wait <= secs(21), "{error}");
+async fn a_refusal_speaks_by_its_status_and_retry_after_whatever_becomes_of_its_body() {
+    let bodies: [&[Step]; 6] = [
+        &[Step::Break],
+        &[Step::Bytes("{\"error\":\"inva"), Step::Break],
+        &[Step::Bytes("error=inva"), Step::Break],
+        &[Step::Blanks(2 << 20), Step::End],
+        &[],
+        &[
+            Step::Bytes("{\"error\":"),
+            Step::Pause(1000),
+            Step::Bytes("\"inva"),
+        ],
+    ];
+    for steps in bodies {
+        for status in [429, 503, 401, 400] {
+            let (error, requests, took) = ask(status, TWENTY, steps, RefreshPolicy::new()).await;
+            assert_eq!(requests, 1, "{steps:?}: {error}");
+            assert!(took <= Duration::from_millis(2100), "{took:?}");
+            assert_eq!(error.status().unwrap().as_u16(), status);
+            assert_eq!(error.is_rejected(), status < 429, "{error}");
+            assert_eq!(error.server_retry_after(), Some(secs(20)), "{error}");
+            assert_eq!(error.oauth_code(), None, "{steps:?}");
+            assert!(!error.is_timeout());
         }
     }
-    for (error, asked) in [refused(401, || Torn).await, refused(401, endless).await] {
-        assert_eq!(asked, 1, "{error}");
-        assert!(error.is_rejected(), "{error}");
+}
+
+// FA2
+#[tokio::test(start_paused = true)]
+async fn a_code_in_the_body_of_a_refusal_is_heeded_when_it_comes_within_two_seconds() {
+    let bodies: [&[Step]; 5] = [
+        &[
+            Step::Pause(400),
+            Step::Bytes("{\"error\":\"invalid_scope\"}"),
+            Step::End,
+        ],
+        &[
+            Step::Pause(900),
+            Step::Bytes("{\"error\":"),
+            Step::Pause(900),
+            Step::Bytes("\"invalid_scope\"}"),
+            Step::End,
+        ],
+        // It came, although the connection stalls or breaks after it.
+        &[Step::Bytes("{\"error\":\"invalid_scope\"}")],
+        &[Step::Bytes("{\"error\":\"invalid_scope\"}"), Step::Break],
+        &[
+            Step::Pause(400),
+            Step::Bytes("error=invalid_scope"),
+            Step::End,
+        ],
+    ];
+    for steps in bodies {
+        let (error, requests, _) = ask(403, &[], steps, RefreshPolicy::new()).await;
+        assert_eq!(
+            (error.oauth_code(), requests),
+            (Some("invalid_scope"), 1),
+            "{steps:?}"
+        );
+    }
+    let too_late: &[Step] = &[
+        Step::Pause(2100),
+        Step::Bytes("{\"error\":\"invalid_scope\"}"),
+        Step::End,
+    ];
+    let (error, _, took) = ask(403, &[], too_late, RefreshPolicy::new()).await;
+    assert_eq!((error.oauth_code(), error.is_rejected()), (None, true));
+    assert!(took < Duration::from_millis(2100), "{took:?}");
+}
+
+// FA2
+#[tokio::test(start_paused = true)]
+async fn a_short_attempt_ends_with_what_the_head_says_too() {
+    // The code comes after a second where there is time for it.
+    let steps: &[Step] = &[
+        Step::Pause(1000),
+        Step::Bytes("{\"error\":\"slow_down\"}"),
+        Step::End,
+    ];
+    for limit in [1200, 1500, 2500, 3000].map(Duration::from_millis) {
+        let policy = RefreshPolicy::new().attempt_timeout(limit);
+        let (error, _, _) = ask(429, TWENTY, steps, policy).await;
+        assert_eq!(error.oauth_code(), Some("slow_down"), "{limit:?}");
+    }
+    for limit in [10, 200, 1000, 2000, 3000].map(Duration::from_millis) {
+        let policy = RefreshPolicy::new().attempt_timeout(limit);
+        let (error, requests, took) = ask(429, TWENTY, &[], policy).await;
+        assert_eq!(
+            (error.server_retry_after(), requests),
+            (Some(secs(20)), 1),
+            "{limit:?}"
+        );
+        assert!(!error.is_timeout() && took < limit, "{took:?}");
+    }
+}
+
+// FA2
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_success_has_the_whole_attempt_and_its_breaking_off_is_tried_again() {
+    let slow: &[Step] = &[
+        Step::Pause(5000),
+        Step::Bytes("{\"error\":\"x\"}"),
+        Step::End,
+    ];
+    let (error, _, _) = ask(200, &[], slow, RefreshPolicy::new()).await;
+    assert_eq!(error.oauth_code(), Some("x"));
+    let broken: &[Step] = &[Step::Bytes("{\"access_token\":\"t\"}"), Step::Break];
+    let (error, requests, _) = ask(200, TWENTY, broken, RefreshPolicy::new()).await;
+    assert!(error.is_transient(), "{error}");
+    assert_eq!((requests, error.server_retry_after()), (3, None));
+    // Statuses that have no body, or none that matters.
+    for status in [204, 205, 304, 302] {
+        let (error, requests, took) = ask(status, &[], &[], RefreshPolicy::new()).await;
+        assert!(error.is_invalid_response(), "{error}");
+        assert_eq!((requests, took), (1, Duration::ZERO), "{status}");
+    }
+}
+
+/// A refusal whose body comes later, from a thread of its own, to a caller that has no timers.
+#[test]
+fn without_timers_a_refusal_is_waited_for_and_nothing_panics() {
+    struct Late(std::sync::mpsc::Sender<std::task::Waker>, Arc<AtomicUsize>);
+
+    impl http_body::Body for Late {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            match self.1.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => {
+                    self.0.send(cx.waker().clone()).unwrap();
+                    Poll::Pending
+                }
+                2 => Poll::Ready(Some(Ok(Frame::data("{\"error\":\"x\"}".into())))),
+                _ => Poll::Ready(None),
+            }
+        }
+    }
+
+    fn source() -> impl TokenSource {
+        let (wakers, waiting) = std::sync::mpsc::channel::<std::task::Waker>();
+        std::thread::spawn(move || {
+            for waker in waiting {
+                waker.wake();
+            }
+        });
+        let polls = Arc::new(AtomicUsize::new(0));
+        let client = service_fn(move |_: Request<Full<Bytes>>| {
+            let body = Late(wakers.clone(), Arc::clone(&polls));
+            let response = Response::builder().status(401).body(body).unwrap();
+            ready(Ok::<_, BoxError>(response))
+        });
+        ClientCredentials::builder(TOKEN_URL, ClientAuth::basic("id", "secret"))
+            .token_client(client)
+            .build()
+            .unwrap()
+    }
+
+    let request = TokenRequest::new();
+    let by_hand = futures::executor::block_on(source().token(&request));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let untimed = runtime.block_on(source().token(&request));
+    for error in [by_hand, untimed] {
+        assert_eq!(error.unwrap_err().oauth_code(), Some("x"));
     }
 }
 

@@ -223,6 +223,332 @@ async fn a_refresh_token_is_ignored_and_never_shown() {
     );
 }
 
+async fn token_of(body: &str) -> tower_oauth::AccessToken {
+    let endpoint = Endpoint::new().always(raw(200, &[], body));
+    let token = layer(&endpoint).tokens().token().await;
+    token.unwrap_or_else(|error| panic!("{}: {error}", &body[..body.len().min(99)]))
+}
+
+// FA1
+#[tokio::test(start_paused = true)]
+async fn a_form_begins_with_any_parameter_of_rfc_6749() {
+    for body in [
+        "access_token=T&token_type=bearer",
+        "token_type=bearer&access_token=T",
+        "expires_in=60&access_token=T",
+        "refresh_token=R&access_token=T",
+        "scope=a+b&access_token=T",
+        "state=s&access_token=T",
+        "access%5Ftoken=T",
+        "\u{feff}access_token=T\r\n",
+    ] {
+        assert_eq!(token_of(body).await.expose_secret(), "T", "{body}");
+    }
+    let escaped = token_of("access_token=a%2Fb%3D&scope=a+b").await;
+    assert_eq!(escaped.expose_secret(), "a/b=");
+}
+
+// FA4
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_repeated_with_the_same_value_is_taken() {
+    for body in [
+        r#"{"access_token":"T","access_token":"T"}"#,
+        r#"{"access_token":"T","access_token":"\u0054","expires_in":9,"expires_in":"9"}"#,
+        r#"{"access_token":"T","token_type":"Bearer","token_type":"Bearer"}"#,
+        r#"{"access_token":"T","error":null,"error":null}"#,
+        r#"{"access_token":"T","x":{"access_token":"other"},"y":1,"y":2}"#,
+        "access_token=T&access_token=T",
+    ] {
+        assert_eq!(token_of(body).await.expose_secret(), "T", "{body}");
+    }
+}
+
+// FA6
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asked_for_never_makes_a_token_unusable() {
+    let deep = "[".repeat(400_000) + &"]".repeat(400_000);
+    let objects = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+    let pair = [
+        "1e400",
+        "-1e-400",
+        r#""\ud800""#,
+        r#""\udc00\ud800 \u0000""#,
+        &deep,
+        &objects,
+    ];
+    for odd in pair {
+        for name in [
+            "x",
+            "message",
+            "fault",
+            "errors",
+            "error_uri",
+            "\\ud800",
+            "refresh_token",
+        ] {
+            let body = format!(r#"{{"{name}":{odd},"access_token":"T","expires_in":60}}"#);
+            let token = token_of(&body).await;
+            assert_eq!(token.expose_secret(), "T");
+            assert_eq!(token.remaining(), Duration::from_secs(60));
+        }
+        let refused = format!(r#"{{"error":"invalid_scope","errors":{odd}}}"#);
+        let error = error_of(raw(400, &[], &refused)).await;
+        assert_eq!(error.oauth_code(), Some("invalid_scope"));
+    }
+    for name in ["error", "scope", "expires_in"] {
+        let body = format!(r#"{{"{name}":{deep},"access_token":"T"}}"#);
+        assert_eq!(token_of(&body).await.expose_secret(), "T");
+    }
+}
+
+// FA6
+#[tokio::test(start_paused = true)]
+async fn a_life_past_all_bounds_is_a_year_and_words_are_none() {
+    for (life, seconds) in [
+        ("1e400", YEAR),
+        ("\"1e400\"", YEAR),
+        ("1e19", YEAR),
+        ("-1e400", 1),
+        ("\"inf\"", 300),
+        ("\"Infinity\"", 300),
+        ("\"nan\"", 300),
+        ("true", 300),
+        ("\"0x10\"", 300),
+    ] {
+        let token = token_of(&format!(r#"{{"access_token":"T","expires_in":{life}}}"#)).await;
+        assert_eq!(token.remaining().as_secs(), seconds, "{life}");
+    }
+}
+
+// FA3, FA8, FA22
+#[tokio::test(start_paused = true)]
+async fn an_error_that_is_no_code_and_a_type_that_is_not_given_leave_the_token_usable() {
+    for member in [
+        r#""error":"""#,
+        r#""error":"0""#,
+        r#""error":0"#,
+        r#""error":null"#,
+        r#""error":false"#,
+        r#""error":{}"#,
+        r#""error":"none""#,
+        r#""error":"None""#,
+        r#""error":"NULL""#,
+        r#""error":"ok""#,
+        r#""error":"Success""#,
+        r#""error":"OK""#,
+        r#""error":"no error occurred""#,
+        r#""ErrorCode":"0""#,
+        r#""token_type":null"#,
+        r#""token_type":"""#,
+    ] {
+        let body = format!(r#"{{"access_token":"T",{member}}}"#);
+        assert_eq!(token_of(&body).await.expose_secret(), "T", "{member}");
+    }
+}
+
+// FA8, FA22
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_the_place_of_a_code_and_is_none_is_a_description() {
+    for text in [
+        "0",
+        "Not Found",
+        "no credentials",
+        "Forbidden",
+        "Unauthorized",
+        "none",
+        "The client is unknown to us.",
+    ] {
+        let body = format!(r#"{{"error":"{text}"}}"#);
+        for status in [200, 400, 401] {
+            let error = error_of(raw(status, &[], &body)).await;
+            assert_eq!(
+                (error.oauth_code(), error.description()),
+                (None, Some(text))
+            );
+            assert_eq!(error.is_invalid_response(), status == 200, "{error}");
+            assert_eq!(error.is_rejected(), status != 200, "{error}");
+        }
+    }
+    let spring = r#"{"status":401,"error":"Unauthorized","message":"Bad credentials"}"#;
+    let error = error_of(raw(401, &[], spring)).await;
+    assert_eq!(
+        (error.oauth_code(), error.description()),
+        (None, Some("Bad credentials"))
+    );
+    let code = error_of(raw(401, &[], r#"{"error":"unauthorized"}"#)).await;
+    assert_eq!(code.oauth_code(), Some("unauthorized"), "a vendor's code");
+}
+
+// FA21
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_shown_wherever_a_vendor_says_it() {
+    for (body, words) in [
+        (r#"{"error_description":"why","message":"less"}"#, "why"),
+        (r#"{"ErrorCode":"invalid_client","Error":"why"}"#, "why"),
+        (r#"{"message":"why"}"#, "why"),
+        (r#"{"errorCode":"E0000004","errorSummary":"why"}"#, "why"),
+        (r#"{"error":{"code":401,"message":"why"}}"#, "why"),
+        (r#"{"error":"invalid_client","message":"why"}"#, "why"),
+        (r#"{"detail":"why"}"#, "why"),
+        (r#"{"detail":[{"msg":"why"}]}"#, "why"),
+        (
+            r#"{"type":"about:blank","title":"why","status":401}"#,
+            "why",
+        ),
+        (r#"{"title":"less","detail":"why"}"#, "why"),
+        (r#"{"errors":[{"errorType":"x","message":"why"}]}"#, "why"),
+        (r#"{"fault":{"faultstring":"why"}}"#, "why"),
+        (r#"{"error_description":"","message":"why"}"#, "why"),
+        (r#"{"error_description":null,"message":"why"}"#, "why"),
+        ("error=invalid_client&error_description=why", "why"),
+    ] {
+        let error = error_of(raw(401, &[], body)).await;
+        assert_eq!(error.description(), Some(words), "{body}");
+        assert!(error.to_string().contains("\"why\""), "{error}");
+    }
+    for (body, code) in [
+        (
+            r#"{"errorCode":"E0000004","errorSummary":"why"}"#,
+            "E0000004",
+        ),
+        (
+            r#"{"fault":{"faultstring":"why","detail":{"errorcode":"oauth.v2.InvalidClient"}}}"#,
+            "oauth.v2.InvalidClient",
+        ),
+        (r#"{"errorCode":"invalid_client"}"#, "invalid_client"),
+    ] {
+        let error = error_of(raw(400, &[], body)).await;
+        assert_eq!(error.oauth_code(), None, "it decides nothing: {error}");
+        assert!(error.to_string().contains(code), "{error}");
+    }
+    let portal = r#"{"success":false,"message":"wrong secret","error_uri":"https://as.example/e"}"#;
+    let error = error_of(raw(200, &[], portal)).await;
+    assert!(error.is_invalid_response());
+    assert_eq!(error.description(), Some("wrong secret"));
+    assert_eq!(error.error_uri(), Some("https://as.example/e"));
+}
+
+// FA21, R24
+#[tokio::test(start_paused = true)]
+async fn the_error_uri_has_a_getter_and_follows_the_rules_of_the_description() {
+    let body = format!(
+        r#"{{"error":"invalid_scope","error_uri":"https://as.example/consumer-secret?\n{}"}}"#,
+        "x".repeat(999)
+    );
+    let error = error_of(raw(400, &[], &body)).await;
+    let uri = error.error_uri().unwrap();
+    assert!(uri.starts_with("https://as.example/***??xxx"), "{uri}");
+    assert_eq!(uri.len(), 256);
+    assert!(error.to_string().contains(uri), "{error}");
+    let none = error_of(Answer::Error(400, "invalid_scope")).await;
+    assert_eq!(none.error_uri(), None);
+}
+
+// FA21
+#[tokio::test(start_paused = true)]
+async fn code_and_description_of_a_challenge_count_where_the_body_has_no_code() {
+    let challenge =
+        "Basic realm=\"x\", Bearer error=\"invalid_request\", error_description=\"why\"";
+    let headers = &[("www-authenticate", challenge)];
+    let error = error_of(raw(401, headers, "")).await;
+    assert_eq!(
+        (error.oauth_code(), error.description()),
+        (Some("invalid_request"), Some("why"))
+    );
+    let words = error_of(raw(401, headers, r#"{"message":"words"}"#)).await;
+    assert_eq!(
+        (words.oauth_code(), words.description()),
+        (Some("invalid_request"), Some("words"))
+    );
+    let page = error_of(raw(401, headers, "<html>")).await;
+    assert_eq!(page.oauth_code(), Some("invalid_request"));
+    let body = error_of(raw(401, headers, r#"{"error":"invalid_client"}"#)).await;
+    assert_eq!(body.oauth_code(), Some("invalid_client"));
+    let phrase = &[("www-authenticate", "Bearer error=\"Unauthorized\"")];
+    assert_eq!(error_of(raw(401, phrase, "")).await.oauth_code(), None);
+    let only_words = &[("www-authenticate", "Bearer error_description=\"why\"")];
+    let error = error_of(raw(401, only_words, "")).await;
+    assert_eq!(
+        (error.oauth_code(), error.description()),
+        (None, Some("why"))
+    );
+
+    // It decides as a code of the body does.
+    let busy = &[(
+        "www-authenticate",
+        "Bearer error=\"temporarily_unavailable\"",
+    )];
+    assert!(error_of(raw(400, busy, "")).await.is_transient());
+    let endpoint = Endpoint::new().always(raw(
+        200,
+        &[("www-authenticate", "Bearer error=\"invalid_token\"")],
+        r#"{"access_token":"T"}"#,
+    ));
+    layer(&endpoint).tokens().token().await.unwrap();
+}
+
+// FS13
+#[tokio::test(start_paused = true)]
+async fn the_class_follows_what_the_server_said_and_not_what_is_shown_of_it() {
+    for (secret, code, shown, transient) in [
+        ("client", "invalid_client", "invalid_client", false),
+        ("server_error", "server_error", "server_error", true),
+        ("slow", "slow_down", "slow_down", true),
+        (
+            "e",
+            "temporarily_unavailable",
+            "temporarily_unavailable",
+            true,
+        ),
+        ("client", "no_such_client", "no_such_***", false),
+    ] {
+        for status in [400, 200] {
+            let endpoint = Endpoint::new().always(Answer::Error(status, code));
+            let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
+                .token_client(endpoint)
+                .refresh_policy(one_attempt())
+                .build()
+                .unwrap();
+            let error = layer.tokens().token().await.unwrap_err();
+            assert_eq!(error.oauth_code(), Some(shown), "{secret}");
+            assert_eq!(error.is_transient(), transient, "{error}");
+        }
+    }
+}
+
+// FS13
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
+    use std::sync::{Arc, Mutex};
+
+    use tower_oauth::observe::Event;
+
+    let long = "x".repeat(5000);
+    for (granted, narrowed) in [
+        (String::from("\"read write\""), None),
+        (String::from("[\"write\",\"read\"]"), None),
+        (format!("\"{long} read write\""), None),
+        (String::from("\"write spread\""), Some("write sp***")),
+    ] {
+        let seen = Arc::new(Mutex::new(None));
+        let told = Arc::clone(&seen);
+        let body = format!(r#"{{"access_token":"T","scope":{granted}}}"#);
+        let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", "read")
+            .token_client(Endpoint::new().always(raw(200, &[], &body)))
+            .scope("read write")
+            .observer(move |event: &Event<'_>| {
+                if let Event::ScopeNarrowed { granted, .. } = event {
+                    *told.lock().unwrap() = Some((*granted).to_owned());
+                }
+            })
+            .build()
+            .unwrap();
+        layer.tokens().token().await.unwrap();
+        let seen = seen.lock().unwrap().clone();
+        assert_eq!(seen.as_deref(), narrowed, "{granted}");
+    }
+}
+
 // R27
 #[tokio::test(start_paused = true)]
 async fn another_token_type_is_taken_only_by_name_and_sent_as_bearer() {

@@ -13,6 +13,7 @@ use super::flight::Flight;
 use super::shared::Cache;
 use super::sync::Arc;
 use crate::error::Error;
+use crate::grant::within_attempt;
 use crate::observe::{Cause, Event, Landing, trace};
 use crate::token::{Timestamp, TokenResponse};
 
@@ -136,7 +137,7 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
             .attempt_limit()
             .min(deadline.saturating_duration_since(Instant::now()));
         let late = sent.after(limit);
-        let mut attempt = pin!(cache.source.token(&flight.request));
+        let mut attempt = pin!(within_attempt(limit, cache.source.token(&flight.request)));
         let mut answer = timeout(limit, attempt.as_mut()).await;
         if answer.is_err() && is_late(cache, late) {
             // The answer may have come meanwhile, to a connection that has to be polled first.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use http::StatusCode;
 
 pub use self::build::BuildError;
-use self::class::Row;
-pub(crate) use self::class::{Class, Reach};
+use self::class::{Again, NoHead, Row};
+pub(crate) use self::class::{Class, REGISTERED, Reach, Success};
 
 /// The error of [`OAuth`](crate::OAuth) as a service: an [`Error`] of ours, or the inner service's own, unwrapped.
 ///
@@ -34,13 +34,26 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// # Classes
 ///
-/// | answer to the token request | predicate | tried again at once | backoff for |
-/// |---|---|---|---|
-/// | connect, TLS, timeout, reset, torn or empty body, 408, 425, 5xx, `server_error`, `temporarily_unavailable` | [`is_transient`](Self::is_transient) | yes | the endpoint |
-/// | 429, `slow_down`, `too_many_requests`, anything with `Retry-After` | [`is_transient`](Self::is_transient) | no | the endpoint |
-/// | `invalid_client`, `unauthorized_client`, 401, 403, 404 | [`is_rejected`](Self::is_rejected) | no | the endpoint |
-/// | `invalid_scope`, `invalid_target`, `invalid_request`, `unsupported_grant_type`, other codes, other 4xx | [`is_rejected`](Self::is_rejected) | no | this kind of token |
-/// | 2xx without a usable token, 1xx, 3xx, too large, wrong token type | [`is_invalid_response`](Self::is_invalid_response) | no | this kind of token |
+/// In each part the first row that fits. *Class* is one of the predicates
+/// [`is_transient`](Self::is_transient), [`is_rejected`](Self::is_rejected) and
+/// [`is_invalid_response`](Self::is_invalid_response); *again* is whether the same flight makes
+/// another attempt; *speaks for* is who backs off: the *client* (this client id at this token URL,
+/// with all its kinds of token) or the *kind* of token alone.
+///
+#[doc = include_str!("table.md")]
+///
+/// An invalid response backs off as a rejection.
+///
+/// A code is `[A-Za-z][A-Za-z0-9_.:-]{0,63}` that is no reason phrase as HTTP writes it
+/// (`Forbidden`; `unauthorized` is one vendor's code) and not `none`, `null`, `ok` or `success` in
+/// any case; anything else is a description. It stands in `error`, or in the gateway's `ErrorCode`;
+/// what other vendors put elsewhere (`errorCode`, `fault.detail.errorcode`) is shown and decides
+/// nothing. Where the body has no code, code and description of a `WWW-Authenticate` challenge
+/// count.
+///
+/// `Retry-After` sets the wait, never the class: a rejection stays one. It is honoured on every
+/// error answer (4xx, 5xx, a 2xx with a code), of several the longest; a date counts from the
+/// answer's own `Date` where there is one; zero and the past count as none.
 ///
 /// A request whose own URI may not get a token fails with [`is_destination`](Self::is_destination): nobody is asked, and nobody backs off.
 #[derive(Clone)]
@@ -59,6 +72,9 @@ struct Cause {
     endpoint: Option<Arc<str>>,
     oauth_code: Option<String>,
     description: Option<String>,
+    /// A code of the server's own, where no OAuth code stands.
+    vendor_code: Option<String>,
+    error_uri: Option<String>,
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
     request_id: Option<String>,
@@ -78,6 +94,8 @@ impl Error {
                 endpoint: None,
                 oauth_code: None,
                 description: None,
+                vendor_code: None,
+                error_uri: None,
                 status: None,
                 retry_after: None,
                 request_id: None,
@@ -94,16 +112,17 @@ impl Error {
     /// Tried again inside the same flight, unless [`with_retry_after`](Self::with_retry_after) says when to come back.
     #[must_use]
     pub fn transient(what: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Row::PASSING, what)
+        Self::new(class::of_no_head(NoHead::Other), what)
     }
 
     /// The server refused, with this error code of RFC 6749 §5.2 (`invalid_client`, `invalid_scope`, …).
     ///
-    /// The code decides the row of the table above: `server_error` or `slow_down` make the error a transient one.
+    /// The code decides the row of the table above, as under a status of 400: `server_error` or
+    /// `slow_down` make the error a transient one.
     #[must_use]
     pub fn rejected(code: impl Into<String>, what: impl Into<Cow<'static, str>>) -> Self {
         let code = code.into();
-        let mut error = Self::new(Row::of_code(&code), what);
+        let mut error = Self::new(class::of_code(&code), what);
         error.edit().oauth_code = Some(code);
         error
     }
@@ -111,7 +130,7 @@ impl Error {
     /// The server answered, but not with a token that can be used.
     #[must_use]
     pub fn invalid_response(what: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Row::UNUSABLE, what)
+        Self::new(class::of_success(Success::NoToken), what)
     }
 
     /// A token must not go where this request goes.
@@ -126,27 +145,32 @@ impl Error {
         error
     }
 
-    /// An answer that is no token, by its status and, where its body names one, its error code.
-    pub(crate) fn from_answer(
+    /// A head that is not 2xx, with the code that came with it. The row follows what the server
+    /// said; what is shown of it is said with [`with_code`](Self::with_code).
+    pub(crate) fn of_head(
         status: StatusCode,
-        code: Option<String>,
+        code: Option<&str>,
         what: impl Into<Cow<'static, str>>,
     ) -> Self {
-        let row = match &code {
-            Some(code) => Row::of_answer(status, code),
-            None => Row::of_status(status),
-        };
-        let mut error = Self::new(row, what).with_status(status);
-        error.edit().oauth_code = code;
-        error
+        Self::new(class::of_head(status.as_u16(), code), what).with_status(status)
     }
 
-    /// How long the server asks us to stay away (RFC 9110 §10.2.3). Ends the flight: there is no other attempt in it.
+    /// A 2xx without a code that brings no token.
+    pub(crate) fn of_success(
+        success: Success,
+        status: StatusCode,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(class::of_success(success), what).with_status(status)
+    }
+
+    /// How long the server asks us to stay away (RFC 9110 §10.2.3). It sets the wait and ends the
+    /// flight: there is no other attempt in it. It does not change the class. Zero counts as none.
     #[must_use]
     pub fn with_retry_after(mut self, span: Duration) -> Self {
-        let cause = self.edit();
-        cause.retry_after = Some(span);
-        cause.row = cause.row.with_retry_after();
+        if !span.is_zero() {
+            self.edit().retry_after = Some(span);
+        }
         self
     }
 
@@ -173,6 +197,22 @@ impl Error {
 
     pub(crate) fn with_description(mut self, description: Option<String>) -> Self {
         self.edit().description = description;
+        self
+    }
+
+    /// The code as it may be shown.
+    pub(crate) fn with_code(mut self, code: Option<String>) -> Self {
+        self.edit().oauth_code = code;
+        self
+    }
+
+    pub(crate) fn with_vendor_code(mut self, code: Option<String>) -> Self {
+        self.edit().vendor_code = code;
+        self
+    }
+
+    pub(crate) fn with_error_uri(mut self, uri: Option<String>) -> Self {
+        self.edit().error_uri = uri;
         self
     }
 
@@ -239,16 +279,30 @@ impl Error {
     }
 
     /// The `error` code of RFC 6749 §5.2, where the server gave one.
+    ///
+    /// A registered code is as the server sent it; in one of the server's own our secrets are
+    /// masked.
     #[must_use]
     pub fn oauth_code(&self) -> Option<&str> {
         self.cause.oauth_code.as_deref()
     }
 
-    /// What the server said about it (`error_description`, RFC 6749 §5.2): printable ASCII, at most 256 characters, our own secrets
-    /// masked.
+    /// What the server said about it: `error_description` (RFC 6749 §5.2), or what stands where
+    /// other servers say it (`message`, `errorSummary`, `error.message`, `detail`, `title`, an
+    /// `error` that is no code, a `WWW-Authenticate` challenge).
+    ///
+    /// Printable ASCII, at most 256 characters, our own secrets masked.
     #[must_use]
     pub fn description(&self) -> Option<&str> {
         self.cause.description.as_deref()
+    }
+
+    /// Where the server says more about it (`error_uri`, RFC 6749 §5.2): printable ASCII, at most
+    /// 256 characters, our own secrets masked. It is the server's text, so look at it before
+    /// following it.
+    #[must_use]
+    pub fn error_uri(&self) -> Option<&str> {
+        self.cause.error_uri.as_deref()
     }
 
     /// The server's name for the exchange, by which its operators can find it.
@@ -288,11 +342,14 @@ impl Error {
 
     /// Whether the same flight tries again.
     pub(crate) fn again(&self) -> bool {
-        self.cause.row.again
+        self.cause.row.again != Again::No && self.cause.retry_after.is_none()
     }
 
-    /// What the server asked for by `Retry-After` (RFC 9110 §10.2.3), as it said it. What is obeyed
-    /// of it, and what we add to it, is in [`retry_after`](Self::retry_after).
+    /// What the server asked for with `Retry-After`, however long; `None` where it asked for
+    /// nothing, or for zero.
+    ///
+    /// A longer wait than the policy obeys is not waited for: [`retry_after`](Self::retry_after)
+    /// says when a call makes sense again.
     #[must_use]
     pub fn server_retry_after(&self) -> Option<Duration> {
         self.cause.retry_after
@@ -308,5 +365,108 @@ impl Error {
     #[must_use]
     pub fn elapsed(&self) -> Option<Duration> {
         self.cause.elapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::class::{NOT_2XX, SUCCESS};
+    use super::*;
+
+    fn head(status: u16, code: Option<&str>) -> Row {
+        class::of_head(status, code)
+    }
+
+    #[test]
+    fn the_table_in_the_docs_is_the_one_that_the_code_looks_failures_up_in() {
+        let rendered = class::render();
+        let shown = include_str!("table.md");
+        assert_eq!(shown, rendered, "src/error/table.md should be:\n{rendered}");
+    }
+
+    #[test]
+    fn every_head_that_is_not_2xx_has_a_row_and_every_row_is_some_heads() {
+        let codes = [
+            None,
+            Some("invalid_client"),
+            Some("slow_down"),
+            Some("server_error"),
+            Some("x"),
+        ];
+        let mut met = [false; NOT_2XX.len()];
+        for status in (100..200).chain(300..1000) {
+            for code in codes {
+                let fits = |line: &class::Line<class::Head>| {
+                    line.when.iter().any(|head| head.fits(status, code))
+                };
+                let line = NOT_2XX.iter().position(fits);
+                met[line.unwrap_or_else(|| panic!("{status} {code:?}"))] = true;
+            }
+        }
+        assert_eq!(met, [true; NOT_2XX.len()]);
+        assert!(SUCCESS.iter().filter(|line| line.row.is_none()).count() == 1);
+    }
+
+    // FA19, FA20
+    #[test]
+    fn the_first_row_that_fits_counts() {
+        for (status, code, row) in [
+            (302, Some("invalid_client"), Row::FOREIGN),
+            (999, None, Row::FOREIGN),
+            (429, Some("invalid_client"), Row::BUSY),
+            (429, Some("server_error"), Row::BUSY),
+            (503, Some("invalid_client"), Row::CLIENT),
+            (404, Some("invalid_scope"), Row::CLIENT),
+            (501, Some("server_error"), Row::CLIENT),
+            (505, None, Row::CLIENT),
+            (401, None, Row::CLIENT),
+            (401, Some("server_error"), Row::CLIENT),
+            (401, Some("slow_down"), Row::CLIENT),
+            (403, Some("temporarily_unavailable"), Row::CLIENT),
+            (403, Some("slow_down"), Row::BUSY),
+            (401, Some("invalid_scope"), Row::REQUEST),
+            (403, Some("access_denied"), Row::REQUEST),
+            (500, Some("invalid_scope"), Row::FAILING),
+            (408, Some("a_vendors"), Row::FAILING),
+            (400, Some("server_error"), Row::FAILING),
+            (400, Some("slow_down"), Row::BUSY),
+            (400, Some("a_vendors"), Row::REQUEST),
+            (400, None, Row::CLIENT),
+            (418, None, Row::CLIENT),
+        ] {
+            assert_eq!(head(status, code), row, "{status} {code:?}");
+        }
+    }
+
+    // FA19
+    #[test]
+    fn a_retry_after_sets_the_wait_and_ends_the_flight_and_never_changes_the_class() {
+        let minute = Duration::from_secs(60);
+        let refused = Error::rejected("invalid_client", "refused");
+        let waiting = refused.clone().with_retry_after(minute);
+        assert!(waiting.is_rejected() && !waiting.again());
+        assert_eq!(waiting.reach(), refused.reach());
+        assert_eq!(waiting.server_retry_after(), Some(minute));
+
+        let down = Error::transient("down");
+        assert!(down.again() && !down.clone().with_retry_after(minute).again());
+        let at_once = down.with_retry_after(Duration::ZERO);
+        assert!(at_once.again() && at_once.server_retry_after().is_none());
+    }
+
+    #[test]
+    fn an_error_of_a_users_own_has_the_row_of_its_code() {
+        for (code, class, reach, again) in [
+            ("server_error", Class::Transient, Reach::Client, true),
+            ("slow_down", Class::Transient, Reach::Client, false),
+            ("invalid_client", Class::Rejected, Reach::Client, false),
+            ("invalid_scope", Class::Rejected, Reach::Kind, false),
+            ("its own words", Class::Rejected, Reach::Kind, false),
+        ] {
+            let error = Error::rejected(code, "refused").with_status(StatusCode::BAD_GATEWAY);
+            let found = (error.class(), error.reach(), error.again());
+            assert_eq!(found, (class, reach, again), "{code}");
+            assert_eq!(error.oauth_code(), Some(code));
+        }
     }
 }

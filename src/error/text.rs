@@ -47,6 +47,12 @@ impl fmt::Display for Error {
         if let Some(description) = &cause.description {
             write!(f, ", \"{description}\"")?;
         }
+        if let Some(code) = &cause.vendor_code {
+            write!(f, ", the server's code {code}")?;
+        }
+        if let Some(uri) = &cause.error_uri {
+            write!(f, ", see {uri}")?;
+        }
         if let Some(id) = &cause.request_id {
             write!(f, ", request id {id}")?;
         }

@@ -12,8 +12,9 @@ use http_body_util::Full;
 use tower::Service;
 
 use super::endpoint::{Endpoint, ErasedClient, TokenClient};
+use super::response::Reader;
 use super::source::{TokenFuture, TokenSource};
-use super::{TokenRequest, request, response};
+use super::{TokenRequest, request};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{BoxError, BuildError, Error};
 use crate::token::TokenResponse;
@@ -46,10 +47,12 @@ impl ClientCredentials {
         self.remember(&credentials);
         let request = request::build(self.endpoint.uri(), token_request, &credentials);
         let answer = self.endpoint.send(request).await?;
-        response::read(&answer, &self.accepted_types, &|text| {
-            credentials.mask(text)
-        })
-        .map_err(|error| {
+        let reader = Reader {
+            accepted_types: &self.accepted_types,
+            asked: token_request,
+            mask: &|text| credentials.mask(text),
+        };
+        reader.read(answer).map_err(|error| {
             // Without a code too: a client that is not known gets an empty 403 from one real server, and a bare 401 from others.
             let unknown_client = match error.oauth_code() {
                 Some(code) => code == "invalid_client",

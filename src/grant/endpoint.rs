@@ -1,18 +1,24 @@
 //! The token endpoint: where it is, and one exchange with it.
 
+use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep};
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
 use crate::destination::is_loopback;
-use crate::error::{BoxError, BuildError, Error};
+use crate::error::{BoxError, BuildError, Error, Success};
 
 /// The largest answer that is read. Real ones are a few kilobytes.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -29,7 +35,19 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     #[cfg(feature = "tower-http")]
     extensions: http::Extensions,
+    /// What has come of it.
     pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) end: End,
+}
+
+/// How the reading of a body ended.
+pub(super) enum End {
+    Whole,
+    /// Reset, or shorter than announced.
+    Torn(BoxError),
+    TooLarge,
+    /// It was not waited for, or no longer.
+    Late,
 }
 
 impl Endpoint {
@@ -78,9 +96,10 @@ impl Endpoint {
     pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, Error> {
         let answer = self.client.send(request).await?;
         if let Some(host) = redirected_to(&answer, &self.uri) {
-            return Err(Error::invalid_response(format!(
+            let what = format!(
                 "the token client followed a redirect to {host} and may have carried the credentials there"
-            ))
+            );
+            return Err(Error::of_success(Success::Foreign, answer.status, what)
             .with_advice("give token_client() a client that does not follow redirects, and change the client secret"));
         }
         Ok(answer)
@@ -140,18 +159,25 @@ where
             let response = client.oneshot(request).await;
             let response = response.map_err(|error| failed(error.into()))?;
             let (parts, body) = response.into_parts();
-            let body = match collect(body).await {
-                Ok(body) => body,
-                // A refusal speaks by its status and `Retry-After`; a body that breaks off or is too large takes nothing from them.
-                Err(_) if !parts.status.is_success() => Zeroizing::default(),
-                Err(error) => return Err(error),
+            let mut bytes = Zeroizing::default();
+            let end = match parts.status {
+                // They have no body (RFC 9110 §15.3.5, §15.3.6), and what decides below 200 and
+                // from 300 on is the status.
+                StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => End::Late,
+                status if status.is_success() => collect(body, &mut bytes).await,
+                status if status.is_client_error() || status.is_server_error() => {
+                    let reading = collect(body, &mut bytes);
+                    briefly(reading).await.unwrap_or(End::Late)
+                }
+                _ => End::Late,
             };
             Ok(Answer {
                 status: parts.status,
                 headers: parts.headers,
                 #[cfg(feature = "tower-http")]
                 extensions: parts.extensions,
-                body,
+                body: bytes,
+                end,
             })
         })
     }
@@ -167,28 +193,125 @@ fn failed(error: BoxError) -> Error {
     }
 }
 
-async fn collect<B>(body: B) -> Result<Zeroizing<Vec<u8>>, Error>
+/// Reads into `bytes`, which keeps what has come when the reading is given up.
+async fn collect<B>(body: B, bytes: &mut Zeroizing<Vec<u8>>) -> End
 where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    let mut bytes = Zeroizing::new(Vec::new());
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(MAX_BODY);
+    reserve(bytes, expected.min(MAX_BODY));
     let mut body = std::pin::pin!(body);
     while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|error| Error::transient("the answer broke off").with_source(error))?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return End::Torn(error.into()),
+        };
         let Ok(mut data) = frame.into_data() else {
             continue;
         };
         if bytes.len() + data.remaining() > MAX_BODY {
-            return Err(Error::invalid_response("the answer is larger than 1 MiB"));
+            return End::TooLarge;
         }
         while data.has_remaining() {
             let chunk = data.chunk();
+            reserve(bytes, chunk.len());
             bytes.extend_from_slice(chunk);
             let read = chunk.len();
             data.advance(read);
         }
     }
-    Ok(bytes)
+    End::Whole
+}
+
+/// Makes room for so many bytes more, without leaving a copy of what there is in freed memory.
+fn reserve(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
+    let needed = bytes.len() + more;
+    if needed > bytes.capacity() {
+        let size = needed.max(2 * bytes.capacity());
+        let mut larger = Zeroizing::new(Vec::with_capacity(size));
+        larger.extend_from_slice(bytes);
+        *bytes = larger;
+    }
+}
+
+/// Waits for the body of an answer whose head says enough by itself: a server that stalls here must
+/// not turn a refusal into a timeout.
+async fn briefly<T>(reading: impl Future<Output = T>) -> Option<T> {
+    let mut reading = std::pin::pin!(reading);
+    if let Some(read) = reading.as_mut().now_or_never() {
+        return Some(read);
+    }
+    let Some(limit) = timer(longest_wait()) else {
+        return Some(reading.await);
+    };
+    match select(reading, std::pin::pin!(limit)).await {
+        Either::Left((read, _)) => Some(read),
+        Either::Right(_) => None,
+    }
+}
+
+/// Never all that the attempt has left, so that it ends with what the head says and not by its own
+/// time limit.
+fn longest_wait() -> Duration {
+    let left = ATTEMPT_ENDS.try_with(|end| end.saturating_duration_since(Instant::now()));
+    left.map_or(BODY_OF_A_REFUSAL, |left| {
+        BODY_OF_A_REFUSAL.min(left - MARGIN.min(left / 2))
+    })
+}
+
+/// `None` where nothing could wake us: a source may be called by hand, on another executor or on a
+/// runtime without timers.
+fn timer(span: Duration) -> Option<Sleep> {
+    Handle::try_current().ok()?;
+    // tokio does not say whether a runtime has timers, it panics.
+    catch_unwind(|| sleep(span)).ok()
+}
+
+/// Tells the exchange in `attempt` how long it has.
+pub(crate) fn within_attempt<F: Future>(
+    limit: Duration,
+    attempt: F,
+) -> impl Future<Output = F::Output> {
+    ATTEMPT_ENDS.scope(Instant::now() + limit, attempt)
+}
+
+tokio::task_local! {
+    static ATTEMPT_ENDS: Instant;
+}
+
+/// What an attempt needs to end by itself.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// How long an error code in the body of a refusal is waited for.
+const BODY_OF_A_REFUSAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_of_known_length_is_read_into_memory_of_that_length() {
+        let mut bytes = Zeroizing::default();
+        let end = collect(Full::new(Bytes::from(vec![1; 5000])), &mut bytes).await;
+        assert!(matches!(end, End::Whole));
+        assert_eq!((bytes.len(), bytes.capacity()), (5000, 5000));
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_put_together() {
+        let pieces: Vec<_> = (0..100u8).map(|n| vec![n; 1 + usize::from(n)]).collect();
+        let frames = pieces
+            .clone()
+            .into_iter()
+            .map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from(piece))));
+        let mut bytes = Zeroizing::default();
+        let end = collect(StreamBody::new(stream::iter(frames)), &mut bytes).await;
+        assert!(matches!(end, End::Whole));
+        assert_eq!(*bytes, pieces.concat());
+    }
 }

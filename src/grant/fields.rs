@@ -2,14 +2,26 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-use zeroize::{Zeroize, Zeroizing};
+use http::StatusCode;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
 
-/// The members of an answer, from JSON or from a form.
+use super::json;
+
+/// The members of an answer that we know, from JSON or from a form.
 pub(super) struct Fields {
-    members: Map<String, Value>,
+    /// As often as they stand there, in order.
+    members: Vec<(&'static str, Value)>,
+    pub(super) is_json: bool,
     /// Read from something else than JSON.
     pub(super) lenient: bool,
+}
+
+#[derive(Clone)]
+enum Value {
+    Text(Zeroizing<String>),
+    /// As it is written: a number, a list, an object, `true`, `false` or `null`.
+    Json(Zeroizing<String>),
 }
 
 /// Why there are none.
@@ -27,102 +39,235 @@ impl Fields {
             .strip_prefix(b"\xEF\xBB\xBF")
             .unwrap_or(body)
             .trim_ascii();
-        if body.is_empty() {
-            return Err(Unreadable::Empty);
-        }
-        if body[0] == b'{' {
-            // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
-            let text = Zeroizing::new(String::from_utf8_lossy(body).into_owned());
-            return match serde_json::from_str(&text) {
-                Ok(members) => Ok(Self {
-                    members,
-                    lenient: text.as_bytes() != body,
-                }),
-                Err(error) if error.is_eof() => Err(Unreadable::Torn),
-                Err(_) => Err(Unreadable::Foreign),
-            };
-        }
-        let members: Map<_, _> = form_urlencoded::parse(body)
-            .map(|(name, value)| (name.into_owned(), Value::String(value.into_owned())))
-            .collect();
-        let is_answer = ["access_token", "error"]
-            .iter()
-            .any(|name| members.contains_key(*name));
-        if is_answer {
-            Ok(Self {
-                members,
-                lenient: true,
-            })
-        } else {
-            Err(Unreadable::Foreign)
+        match body.first() {
+            None => Err(Unreadable::Empty),
+            Some(b'{') => match std::str::from_utf8(body) {
+                Ok(text) => Self::parse_json(text, false),
+                // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
+                Err(_) => Self::parse_json(&lossy(body), true),
+            },
+            Some(_) => Self::parse_form(body).ok_or(Unreadable::Foreign),
         }
     }
 
+    fn parse_json(text: &str, lenient: bool) -> Result<Self, Unreadable> {
+        match json::members(text, KNOWN) {
+            Ok(members) => Ok(Self {
+                members: members
+                    .into_iter()
+                    .map(|(name, value)| (name, Value::new(value)))
+                    .collect(),
+                is_json: true,
+                lenient,
+            }),
+            Err(error) if json::breaks_off(text, &error) => Err(Unreadable::Torn),
+            Err(_) => Err(Unreadable::Foreign),
+        }
+    }
+
+    /// A page has names and values with `=` and `&` between them too, in its links. So a form is
+    /// only what begins with a parameter that OAuth has.
+    fn parse_form(body: &[u8]) -> Option<Self> {
+        let mut pairs = body.split(|byte| *byte == b'&').map(|pair| {
+            let mut parts = pair.splitn(2, |byte| *byte == b'=');
+            (parts.next().unwrap_or_default(), parts.next())
+        });
+        let (first, value) = pairs.clone().next()?;
+        value?;
+        let first = form_decode(first);
+        if !PARAMETERS.contains(&first.as_str()) {
+            return None;
+        }
+        let known = |name: &[u8]| {
+            let name = form_decode(name);
+            KNOWN.iter().copied().find(|known| *known == *name)
+        };
+        let members = pairs.by_ref().filter_map(|(name, value)| {
+            let value = form_decode(value.unwrap_or_default());
+            Some((known(name)?, Value::Text(value)))
+        });
+        Some(Self {
+            members: members.collect(),
+            is_json: false,
+            lenient: true,
+        })
+    }
+
+    /// The last one counts where a member is repeated, as most readers of JSON have it.
+    fn find(&self, name: &str) -> Option<&Value> {
+        let mut members = self.members.iter().rev();
+        members
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Whether a member is repeated with another value (RFC 6749 §3.2 allows no repetition).
+    pub(super) fn contradicts(&self, name: &str) -> bool {
+        let values = self.members.iter().filter(|(known, _)| *known == name);
+        let mut values = values.map(|(_, value)| value.characters());
+        let first = values.next();
+        values.any(|value| Some(value) != first)
+    }
+
     pub(super) fn take_token(&mut self) -> Option<String> {
-        match self.members.remove("access_token") {
-            Some(Value::String(token)) if !token.is_empty() => Some(token),
+        let mut members = self.members.iter_mut().rev();
+        match members.find(|(name, _)| *name == "access_token")? {
+            (_, Value::Text(token)) if !token.is_empty() => Some(std::mem::take(&mut **token)),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.members.get(name)?.as_str()
+    /// `Err` when the type is something else than text.
+    pub(super) fn token_type(&self) -> Result<Option<&str>, ()> {
+        match self.find("token_type") {
+            None => Ok(None),
+            Some(Value::Text(kind)) => Ok(Some(kind.as_str()).filter(|kind| !kind.is_empty())),
+            Some(Value::Json(value)) if **value == "null" => Ok(None),
+            Some(Value::Json(_)) => Err(()),
+        }
     }
 
     /// A number, or a string that holds one; a fraction is cut off, and what is below zero is zero.
     pub(super) fn seconds(&self, name: &str) -> Option<Duration> {
-        let number = match self.members.get(name)? {
-            Value::Number(number) => number.as_f64()?,
-            Value::String(text) => text.trim().parse().ok()?,
-            _ => return None,
-        };
-        // A cast from float saturates at both ends; only NaN would become a 0 that nobody sent.
-        (!number.is_nan()).then(|| Duration::from_secs(number as u64))
+        let text = self.find(name)?.characters().trim();
+        let is_number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+        // Without the names that Rust gives to floats, such as `infinity`.
+        let number: f64 = text.bytes().all(is_number).then(|| text.parse().ok())??;
+        // A cast from float saturates at both ends, so that a number past all bounds is the longest
+        // life and not none.
+        Some(Duration::from_secs(number as u64))
     }
 
-    /// RFC 6749 §3.3 has a space-separated string; some servers send an array.
-    pub(super) fn scope(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
-        let scope = match self.members.get("scope")? {
-            Value::String(scope) => scope.clone(),
-            Value::Array(scopes) => {
-                let scopes = scopes.iter().filter_map(Value::as_str);
-                scopes.collect::<Vec<_>>().join(" ")
+    /// The words of the scope. RFC 6749 §3.3 has a space-separated string; some servers send an
+    /// array.
+    pub(super) fn scope(&self) -> Option<Vec<Zeroizing<String>>> {
+        let texts = match self.find("scope")? {
+            Value::Text(scope) => vec![scope.clone()],
+            Value::Json(value) if value.starts_with('[') => {
+                let scopes = json::elements(value).into_iter();
+                scopes.filter_map(json::string).collect()
             }
-            _ => return None,
+            Value::Json(_) => return None,
         };
-        Some(printable(&mask(&scope), MAX_SCOPE))
+        let words = texts.iter().flat_map(|text| text.split(' '));
+        let words = words.map(|word| Zeroizing::new(word.to_owned()));
+        Some(words.collect())
     }
 
-    /// The error code, by RFC 6749 §5.2 or in Apigee's shape.
-    pub(super) fn code(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
-        let code = ["error", "ErrorCode"]
-            .iter()
-            .find_map(|name| self.text(name))?;
-        let code = printable(&mask(code), MAX_CODE);
-        (!code.is_empty()).then_some(code)
+    /// The error code, by RFC 6749 §5.2 or in Apigee's shape, as it came.
+    pub(super) fn code(&self) -> Option<&str> {
+        CODES.iter().find_map(|name| match self.find(name)? {
+            Value::Text(text) if is_code(text) && !self.contradicts(name) => Some(text.as_str()),
+            _ => None,
+        })
     }
 
-    pub(super) fn description(&self, mask: &dyn Fn(&str) -> String) -> Option<String> {
-        let fault = || self.members.get("fault")?.get("faultstring")?.as_str();
-        let text = ["error_description", "Error"]
-            .iter()
-            .find_map(|name| self.text(name))
-            .or_else(fault)?;
-        // Masked before it is cut: a secret must not survive by half.
-        let text = printable(&mask(text), MAX_DESCRIPTION);
-        (!text.is_empty()).then_some(text)
+    /// What the server says in words, as it came: by RFC 6749, else where vendors say it, else what
+    /// stands in the place of a code and is none.
+    pub(super) fn description(&self) -> Option<Zeroizing<String>> {
+        let words = DESCRIPTIONS.iter().find_map(|path| self.said(path));
+        words.or_else(|| self.said(&["error"]).filter(|text| !is_code(text)))
+    }
+
+    /// A vendor's own code, which is shown and decides nothing.
+    pub(super) fn vendor_code(&self) -> Option<Zeroizing<String>> {
+        VENDOR_CODES.iter().find_map(|path| self.said(path))
+    }
+
+    pub(super) fn error_uri(&self) -> Option<Zeroizing<String>> {
+        self.said(&["error_uri"])
+    }
+
+    /// The text at the end of a path, if there is any. The first of a list stands for the list.
+    fn said(&self, path: &[&str]) -> Option<Zeroizing<String>> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.find(first)?.clone();
+        for name in rest {
+            let Value::Json(object) = &value else {
+                return None;
+            };
+            let list = json::elements(object);
+            let object = list.first().map_or(object.as_str(), |first| first.get());
+            let members = json::members(object, KNOWN).ok()?;
+            let (_, member) = members.iter().rev().find(|(known, _)| known == name)?;
+            value = Value::new(member);
+        }
+        match value {
+            Value::Text(text) if !text.trim().is_empty() => Some(text),
+            _ => None,
+        }
     }
 }
 
-/// A token that was parsed and then not wanted, and the refresh token that never is, should not stay in freed memory.
-impl Drop for Fields {
-    fn drop(&mut self) {
-        for name in ["access_token", "refresh_token", "id_token"] {
-            if let Some(Value::String(secret)) = self.members.get_mut(name) {
-                secret.zeroize();
-            }
+impl Value {
+    fn new(value: &RawValue) -> Self {
+        match json::string(value) {
+            Some(text) => Self::Text(text),
+            None => Self::Json(Zeroizing::new(value.get().to_owned())),
         }
     }
+
+    fn characters(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Json(text) => text,
+        }
+    }
+}
+
+/// Whether it is an error code, and not a sentence, a number or the reason phrase of a status.
+pub(super) fn is_code(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    let in_grammar = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
+        && text.len() <= MAX_CODE;
+    let no_error = ["none", "null", "ok", "success"];
+    let mut phrases = (100..1000).filter_map(|status| {
+        let status = StatusCode::from_u16(status).ok()?;
+        status.canonical_reason()
+    });
+    in_grammar
+        && !no_error.iter().any(|word| word.eq_ignore_ascii_case(text))
+        // As HTTP writes it: `unauthorized` is a vendor's code.
+        && !phrases.any(|phrase| phrase == text)
+}
+
+/// `application/x-www-form-urlencoded`, in memory of the right size from the beginning, since it
+/// may be a token.
+fn form_decode(text: &[u8]) -> Zeroizing<String> {
+    let hex = |at: usize| char::from(*text.get(at)?).to_digit(16);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let escaped = match byte {
+            b'%' => hex(at + 1).zip(hex(at + 2)),
+            _ => None,
+        };
+        let (byte, length) = match (escaped, byte) {
+            (Some((high, low)), _) => ((high * 16 + low) as u8, 3),
+            (None, b'+') => (b' ', 1),
+            (None, byte) => (*byte, 1),
+        };
+        bytes.push(byte);
+        at += length;
+    }
+    lossy(&bytes)
+}
+
+/// Text of bytes that need not be any, in memory of the right size from the beginning.
+fn lossy(bytes: &[u8]) -> Zeroizing<String> {
+    let parts = || {
+        bytes.utf8_chunks().flat_map(|chunk| {
+            let spoilt = if chunk.invalid().is_empty() {
+                ""
+            } else {
+                "\u{fffd}"
+            };
+            [chunk.valid(), spoilt]
+        })
+    };
+    let mut text = Zeroizing::new(String::with_capacity(parts().map(str::len).sum()));
+    text.extend(parts());
+    text
 }
 
 /// What may be shown of a server's text: printable ASCII, so that a log line stays one line, and not too much of it.
@@ -137,17 +282,176 @@ pub(super) fn printable(text: &str, longest: usize) -> String {
     shown.take(longest).collect()
 }
 
-const MAX_DESCRIPTION: usize = 256;
+/// RFC 6749 §11.2.2, any of which may come first in a form.
+const PARAMETERS: &[&str] = &[
+    "access_token",
+    "client_id",
+    "client_secret",
+    "code",
+    "error",
+    "error_description",
+    "error_uri",
+    "expires_in",
+    "grant_type",
+    "password",
+    "redirect_uri",
+    "refresh_token",
+    "response_type",
+    "scope",
+    "state",
+    "token_type",
+    "username",
+];
+
+const CODES: &[&str] = &["error", "ErrorCode"];
+
+const DESCRIPTIONS: &[&[&str]] = &[
+    &["error_description"],
+    &["Error"],
+    &["message"],
+    &["errorSummary"],
+    &["error", "message"],
+    &["fault", "faultstring"],
+    &["detail"],
+    &["detail", "msg"],
+    &["title"],
+    &["errors", "message"],
+    &["errors", "detail"],
+    &["errors", "title"],
+];
+
+const VENDOR_CODES: &[&[&str]] = &[
+    &["errorCode"],
+    &["error", "code"],
+    &["fault", "detail", "errorcode"],
+    &["errors", "errorType"],
+    &["errors", "code"],
+];
+
+/// All that is looked for, at any depth.
+const KNOWN: &[&str] = &[
+    "access_token",
+    "token_type",
+    "expires_in",
+    "refresh_in",
+    "scope",
+    "error",
+    "error_description",
+    "error_uri",
+    "ErrorCode",
+    "Error",
+    "message",
+    "errorSummary",
+    "errorCode",
+    "errorcode",
+    "errorType",
+    "errors",
+    "code",
+    "detail",
+    "fault",
+    "faultstring",
+    "msg",
+    "title",
+];
+
 const MAX_CODE: usize = 64;
-const MAX_SCOPE: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn what_is_shown_of_a_servers_text_is_printable_and_short() {
         assert_eq!(printable("a\r\nb\u{1b}[31mé", 256), "a??b?[31m?");
         assert_eq!(printable(&"x".repeat(999), 256).len(), 256);
+    }
+
+    // FA8, FA22
+    #[test]
+    fn a_code_is_a_word_that_is_no_reason_phrase_and_does_not_say_that_all_is_well() {
+        let longest = "a".repeat(64);
+        for code in [
+            "invalid_client",
+            "unauthorized",
+            "forbidden",
+            "FORBIDDEN",
+            "InvalidClient",
+            "oauth.v2.InvalidClient",
+            "urn:example:error",
+            "a-b",
+            "E1",
+            "x",
+            "okay",
+            &longest,
+        ] {
+            assert!(is_code(code), "{code}");
+        }
+        let too_long = "a".repeat(65);
+        for text in [
+            "",
+            "0",
+            "401",
+            "_a",
+            "Not Found",
+            "no credentials",
+            "Forbidden",
+            "Unauthorized",
+            "Conflict",
+            "OK",
+            "none",
+            "NULL",
+            "ok",
+            "Success",
+            "a b",
+            "caf\u{e9}",
+            " invalid_client",
+            "invalid_client\n",
+            "a/b",
+            &too_long,
+        ] {
+            assert!(!is_code(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_ends_in_text_or_nowhere() {
+        let said = |json: &str, path: &[&str]| {
+            let fields = Fields::parse(json.as_bytes()).ok()?;
+            fields.said(path).map(|text| text.to_string())
+        };
+        let path = ["errors", "message"];
+        for (json, text) in [
+            (r#"{"errors":[{"message":"a"},{"message":"b"}]}"#, Some("a")),
+            (r#"{"errors":{"message":"a"}}"#, Some("a")),
+            (r#"{"errors":[]}"#, None),
+            (r#"{"errors":["a"]}"#, None),
+            (r#"{"errors":[[{"message":"a"}]]}"#, None),
+            (r#"{"errors":"a"}"#, None),
+            (r#"{"errors":{"message":1}}"#, None),
+            (r#"{"errors":{"message":" "}}"#, None),
+        ] {
+            assert_eq!(said(json, &path).as_deref(), text, "{json}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn forms_are_decoded_as_everybody_decodes_them(text in "[a-f0-9%+é&]{0,40}") {
+            let text = text.replace('&', "");
+            let wanted = form_urlencoded::parse(text.as_bytes()).next();
+            let wanted = wanted.map_or_else(String::new, |(name, _)| name.into_owned());
+            prop_assert_eq!(&*form_decode(text.as_bytes()), &wanted);
+        }
+
+        #[test]
+        fn bytes_become_the_text_that_the_standard_library_makes_of_them(
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let text = lossy(&bytes);
+            prop_assert_eq!(&*text, &*String::from_utf8_lossy(&bytes));
+            prop_assert_eq!(text.capacity(), text.len());
+        }
     }
 }

@@ -5,11 +5,13 @@ mod client_credentials;
 mod default_client;
 mod endpoint;
 mod fields;
+mod json;
 mod request;
 mod response;
 mod source;
 mod token_request;
 
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
+pub(crate) use self::endpoint::within_attempt;
 pub use self::source::{TokenFuture, TokenSource};
 pub use self::token_request::TokenRequest;

@@ -6,152 +6,272 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
+use zeroize::Zeroizing;
 
-use super::endpoint::Answer;
-use super::fields::{Fields, Unreadable, printable};
-use crate::error::Error;
+use super::TokenRequest;
+use super::endpoint::{Answer, End};
+use super::fields::{Fields, Unreadable, is_code, printable};
+use crate::challenge::{Challenge, Challenges};
+use crate::error::{Error, REGISTERED, Success};
 use crate::token::TokenResponse;
 
-/// `mask` takes our own secrets out of what the server says.
-pub(super) fn read(
-    answer: &Answer,
-    accepted_types: &[String],
-    mask: &dyn Fn(&str) -> String,
-) -> Result<TokenResponse, Error> {
-    let (status, headers) = (answer.status, &answer.headers);
-    let read = if status.is_success() {
-        read_success(answer, accepted_types, mask)
-    } else if status.is_redirection() {
-        let location = headers.get(LOCATION).is_some();
-        let what = if location {
-            "the token endpoint answered with a redirect, which is never followed"
-        } else {
-            "the token endpoint answered with neither a token nor an error"
+/// Reads answers to one token request.
+pub(super) struct Reader<'a> {
+    pub(super) accepted_types: &'a [String],
+    pub(super) asked: &'a TokenRequest,
+    /// Takes our own secrets out of what the server says. Only what is shown goes through it: what
+    /// the server said decides.
+    pub(super) mask: &'a dyn Fn(&str) -> String,
+}
+
+impl Reader<'_> {
+    pub(super) fn read(&self, answer: Answer) -> Result<TokenResponse, Error> {
+        let request_id = self.request_id(&answer.headers);
+        let read = match answer.status.as_u16() {
+            200..300 => self.read_success(answer),
+            400..600 => Err(self.read_refusal(&answer)),
+            _ => Err(neither(&answer)),
         };
-        Err(Error::from_answer(status, None, what).with_advice(
-            "check the token URL; it must be the address that answers with a token itself",
-        ))
-    } else {
+        read.map_err(|error| error.with_request_id(request_id))
+    }
+
+    fn read_success(&self, answer: Answer) -> Result<TokenResponse, Error> {
+        let status = answer.status;
+        let failure = |success, what| Error::of_success(success, status, what);
+        match answer.end {
+            End::Torn(source) => {
+                return Err(failure(Success::Torn, "the answer broke off").with_source(source));
+            }
+            _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) => {
+                return Err(failure(Success::NoContent, "the answer has no content"));
+            }
+            End::TooLarge => {
+                let what = "the answer is larger than 1 MiB";
+                return Err(failure(Success::Foreign, what));
+            }
+            End::Whole | End::Late => {}
+        }
+        let mut fields = match Fields::parse(&answer.body) {
+            Ok(fields) => fields,
+            Err(Unreadable::Torn) => return Err(failure(Success::Torn, "the answer breaks off")),
+            Err(Unreadable::Empty) => {
+                let success = match status {
+                    StatusCode::OK => Success::Empty,
+                    _ => Success::Foreign,
+                };
+                return Err(failure(success, "the answer is empty"));
+            }
+            Err(Unreadable::Foreign) => {
+                let kind = match content_type(&answer.headers) {
+                    Some(kind) => Cow::Owned(self.shown(kind, MAX_NAME)),
+                    None => Cow::Borrowed("no content type"),
+                };
+                let what = format!("the answer ({kind}) is not a token response");
+                return Err(Error::of_success(Success::Foreign, status, what));
+            }
+        };
+        let repeated = ["access_token", "token_type", "expires_in", "error"];
+        if let Some(name) = repeated.iter().find(|name| fields.contradicts(name)) {
+            let what = format!("the answer has two different values of {name}");
+            return Err(Error::of_success(Success::Contradiction, status, what));
+        }
+        if fields.code().is_some() {
+            // A refusal under a status of 200 (GitHub): the status says nothing then.
+            let error = self.refused(StatusCode::BAD_REQUEST, Some(&fields), &answer.headers);
+            return Err(error.with_status(status));
+        }
+        self.check_type(&fields)
+            .map_err(|error| self.with_words(error, &fields).with_status(status))?;
+        let Some(token) = fields.take_token() else {
+            let error = failure(Success::NoToken, "the answer has no access_token");
+            return Err(self.with_words(error, &fields));
+        };
+        let mut response = TokenResponse::new(token).map_err(|error| error.with_status(status))?;
+        response.expires_in = fields.seconds("expires_in");
+        response.refresh_in = fields.seconds("refresh_in");
+        response.scope = self.scope(&fields);
+        let is_json = content_type(&answer.headers)
+            .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
+        response.lenient = fields.lenient || !is_json;
+        Ok(response)
+    }
+
+    /// RFC 6749 §7.1: a client must not use a token of a type it does not know. `BearerToken` is
+    /// Apigee's name for Bearer.
+    fn check_type(&self, fields: &Fields) -> Result<(), Error> {
+        let kind = match fields.token_type() {
+            Ok(Some(kind)) => kind,
+            Ok(None) => return Ok(()),
+            Err(()) => {
+                return Err(Error::invalid_response("the token_type is not a string"));
+            }
+        };
+        let known = ["Bearer", "BearerToken"].into_iter();
+        let mut known = known.chain(self.accepted_types.iter().map(String::as_str));
+        if known.any(|known| known.eq_ignore_ascii_case(kind)) {
+            return Ok(());
+        }
+        let kind = self.shown(kind, MAX_NAME);
+        Err(
+            Error::invalid_response(format!("the token is of type \"{kind}\", not Bearer"))
+                .with_advice(
+                    "if the API takes such a token as Bearer, say so with accept_token_type()",
+                ),
+        )
+    }
+
+    /// 4xx or 5xx. The body may be missing; what came of one that broke off counts when it is a
+    /// whole JSON object all the same, while half a form could be half a code.
+    fn read_refusal(&self, answer: &Answer) -> Error {
+        let whole = matches!(answer.end, End::Whole);
         let fields = Fields::parse(&answer.body).ok();
-        Err(refusal(status, fields.as_ref(), mask))
-    };
-    read.map_err(|error| {
-        let error = error.with_request_id(request_id(headers, mask));
-        // Servers put `Retry-After` on successes too, where it means nothing.
-        let asked = (status.is_client_error() || status.is_server_error())
-            .then(|| retry_after(headers, SystemTime::now()))
-            .flatten();
-        match asked {
+        let fields = fields.filter(|fields| whole || fields.is_json);
+        self.refused(answer.status, fields.as_ref(), &answer.headers)
+    }
+
+    fn refused(&self, status: StatusCode, fields: Option<&Fields>, headers: &HeaderMap) -> Error {
+        let in_body = fields.and_then(Fields::code);
+        let challenges = match in_body {
+            Some(_) => Challenges::default(),
+            None => Challenges::parse(headers),
+        };
+        let coded = |challenge: &&Challenge| challenge.error().is_some_and(is_code);
+        let challenge = challenges.iter().find(coded);
+        let code = in_body.or_else(|| challenge?.error());
+
+        let what = if status.is_server_error() {
+            "the token endpoint failed"
+        } else {
+            "the token endpoint refused"
+        };
+        let mut error = Error::of_head(status, code, what);
+        error = error.with_code(code.map(|code| match REGISTERED.contains(&code) {
+            true => code.to_owned(),
+            false => self.shown(code, MAX_NAME),
+        }));
+        if let Some(fields) = fields {
+            error = self.with_words(error, fields);
+        }
+        if error.description().is_none() {
+            let mut challenges = challenge.into_iter().chain(challenges.iter());
+            let words = challenges.find_map(Challenge::error_description);
+            error = error.with_description(words.and_then(|words| self.words(words)));
+        }
+        match retry_after(headers, SystemTime::now()) {
             Some(span) => error.with_retry_after(span),
             None => error,
         }
-    })
-}
-
-fn read_success(
-    answer: &Answer,
-    accepted_types: &[String],
-    mask: &dyn Fn(&str) -> String,
-) -> Result<TokenResponse, Error> {
-    let status = answer.status;
-    let mut fields = match Fields::parse(&answer.body) {
-        Ok(fields) => fields,
-        Err(Unreadable::Empty) => {
-            return Err(Error::transient("the answer is empty").with_status(status));
-        }
-        Err(Unreadable::Torn) => {
-            return Err(Error::transient("the answer breaks off").with_status(status));
-        }
-        Err(Unreadable::Foreign) => {
-            let kind = match content_type(&answer.headers) {
-                Some(kind) => Cow::Owned(printable(&mask(kind), 64)),
-                None => Cow::Borrowed("no content type"),
-            };
-            return Err(Error::invalid_response(format!(
-                "the answer ({kind}) is not a token response"
-            ))
-            .with_status(status));
-        }
-    };
-    let Some(token) = fields.take_token() else {
-        return Err(match fields.code(mask) {
-            // A refusal under a status of 200 (GitHub): the status says nothing then.
-            Some(_) => refusal(status, Some(&fields), mask),
-            None => Error::invalid_response("the answer has no access_token").with_status(status),
-        });
-    };
-    check_type(&fields, accepted_types, mask).map_err(|error| error.with_status(status))?;
-
-    let mut response = TokenResponse::new(token).map_err(|error| error.with_status(status))?;
-    response.expires_in = fields.seconds("expires_in");
-    response.refresh_in = fields.seconds("refresh_in");
-    response.scope = fields.scope(mask);
-    let is_json = content_type(&answer.headers)
-        .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
-    response.lenient = fields.lenient || !is_json;
-    Ok(response)
-}
-
-/// RFC 6749 §7.1: a client must not use a token of a type it does not know. `BearerToken` is Apigee's name for Bearer.
-fn check_type(
-    fields: &Fields,
-    accepted_types: &[String],
-    mask: &dyn Fn(&str) -> String,
-) -> Result<(), Error> {
-    let Some(kind) = fields.text("token_type").filter(|kind| !kind.is_empty()) else {
-        return Ok(());
-    };
-    let known = ["Bearer", "BearerToken"].into_iter();
-    let mut known = known.chain(accepted_types.iter().map(String::as_str));
-    if known.any(|known| known.eq_ignore_ascii_case(kind)) {
-        return Ok(());
     }
-    let kind = printable(&mask(kind), 64);
-    Err(
-        Error::invalid_response(format!("the token is of type \"{kind}\", not Bearer"))
-            .with_advice(
-                "if the API takes such a token as Bearer, say so with accept_token_type()",
-            ),
-    )
+
+    /// What the server says besides its code.
+    fn with_words(&self, error: Error, fields: &Fields) -> Error {
+        let words = |text: Option<Zeroizing<String>>| self.words(&text?);
+        let vendor_code = match fields.code() {
+            Some(_) => None,
+            None => fields.vendor_code(),
+        };
+        error
+            .with_description(words(fields.description()))
+            .with_error_uri(words(fields.error_uri()))
+            .with_vendor_code(vendor_code.map(|code| self.shown(&code, MAX_NAME)))
+    }
+
+    /// Words that were asked for are shown as they are: they are the user's own, and `read` is no
+    /// less the scope for being the secret as well.
+    fn scope(&self, fields: &Fields) -> Option<String> {
+        let words = fields.scope()?;
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| {
+                let asked = self
+                    .asked
+                    .scope_tokens()
+                    .any(|asked| asked == word.as_str());
+                match asked {
+                    true => Cow::Borrowed(word.as_str()),
+                    false => Cow::Owned(self.shown(word, usize::MAX)),
+                }
+            })
+            .collect();
+        Some(words.join(" "))
+    }
+
+    fn words(&self, text: &str) -> Option<String> {
+        let text = self.shown(text, MAX_WORDS);
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// Masked before it is cut: a secret must not survive by half.
+    fn shown(&self, text: &str, longest: usize) -> String {
+        printable(&(self.mask)(text), longest)
+    }
+
+    /// The server's name for this exchange, which its operators can find in their logs.
+    fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        let names = [
+            "x-request-id",
+            "x-correlation-id",
+            "request-id",
+            "x-ms-request-id",
+            "traceparent",
+        ];
+        let value = names.iter().find_map(|name| headers.get(*name))?;
+        let id = self.shown(value.to_str().ok()?, MAX_NAME);
+        (!id.is_empty()).then_some(id)
+    }
 }
 
-fn refusal(status: StatusCode, fields: Option<&Fields>, mask: &dyn Fn(&str) -> String) -> Error {
-    let (code, description) = match fields {
-        Some(fields) => (fields.code(mask), fields.description(mask)),
-        None => (None, None),
-    };
-    let what = if status.is_server_error() {
-        "the token endpoint failed"
+/// Neither 2xx nor an error.
+fn neither(answer: &Answer) -> Error {
+    let location = answer.status.is_redirection() && answer.headers.contains_key(LOCATION);
+    let what = if location {
+        "the token endpoint answered with a redirect, which is never followed"
     } else {
-        "the token endpoint refused"
+        "the token endpoint answered with neither a token nor an error"
     };
-    Error::from_answer(status, code, what).with_description(description)
+    Error::of_head(answer.status, None, what)
+        .with_advice("check the token URL; it must be the address that answers with a token itself")
 }
 
-/// RFC 9110 §10.2.3: seconds or a date. Anything else is ignored.
+/// RFC 9110 §10.2.3: seconds or a date, the longest of several. Anything else is ignored; zero and
+/// the past count as none.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    // Our own clock may be wrong, and what the server means is a span.
+    let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let now = date.and_then(http_date).unwrap_or(now);
+    let lines = headers.get_all(RETRY_AFTER).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    let spans = lines.filter_map(|line| retry_after_line(line, now));
+    spans.max().filter(|span| !span.is_zero())
+}
+
+/// A proxy may have joined several lines with commas, of which a date has one as well.
+fn retry_after_line(line: &str, now: SystemTime) -> Option<Duration> {
+    let parts: Vec<_> = line.split(',').collect();
+    let pairs = parts.windows(2).map(|pair| pair.join(","));
+    let singles = parts.iter().copied().map(Cow::Borrowed);
+    let values = singles.chain(pairs.map(Cow::Owned));
+    values.filter_map(|value| span(value.trim(), now)).max()
+}
+
+fn span(text: &str, now: SystemTime) -> Option<Duration> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+    Some(http_date(text)?.duration_since(now).unwrap_or_default())
 }
 
-/// The server's name for this exchange, which its operators can find in their logs.
-fn request_id(headers: &HeaderMap, mask: &dyn Fn(&str) -> String) -> Option<String> {
-    let names = [
-        "x-request-id",
-        "x-correlation-id",
-        "request-id",
-        "x-ms-request-id",
-        "traceparent",
-    ];
-    let value = names.iter().find_map(|name| headers.get(*name))?;
-    let id = printable(&mask(value.to_str().ok()?), MAX_REQUEST_ID);
-    (!id.is_empty()).then_some(id)
+/// Second 60 is a leap second (RFC 9110 §5.6.7), which `httpdate` does not know.
+fn http_date(text: &str) -> Option<SystemTime> {
+    if let Ok(date) = httpdate::parse_http_date(text) {
+        return Some(date);
+    }
+    let (before, after) = text.rsplit_once(":60")?;
+    let last_second = httpdate::parse_http_date(&format!("{before}:59{after}")).ok()?;
+    // In `08:60:00` it would be the minute.
+    (!after.starts_with(':')).then(|| last_second + Duration::from_secs(1))
 }
 
 /// Without its parameters.
@@ -160,28 +280,80 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     kind.split(';').next()
 }
 
-const MAX_REQUEST_ID: usize = 64;
+const MAX_WORDS: usize = 256;
+const MAX_NAME: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn after(value: &str, now: SystemTime) -> Option<u64> {
+    const NOON: &str = "Mon, 23 Nov 2026 12:00:00 GMT";
+
+    fn after(values: &[&str], date: Option<&str>, now: SystemTime) -> Option<u64> {
         let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, value.parse().unwrap());
+        for value in values {
+            headers.append(RETRY_AFTER, value.parse().unwrap());
+        }
+        if let Some(date) = date {
+            headers.insert(DATE, date.parse().unwrap());
+        }
         retry_after(&headers, now).map(|span| span.as_secs())
     }
 
-    // K19
+    // K19, FA18
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_garbage_is_ignored() {
-        let now = httpdate::parse_http_date("Mon, 23 Nov 2026 13:00:00 GMT").unwrap();
-        assert_eq!(after("7", now), Some(7));
-        assert_eq!(after("Mon, 23 Nov 2026 13:01:30 GMT", now), Some(90));
-        assert_eq!(after("Mon, 23 Nov 2026 12:00:00 GMT", now), Some(0));
-        assert_eq!(after("99999999999999999999999", now), Some(u64::MAX));
-        for garbage in ["soon", "-1", "7.5", "", "7s"] {
-            assert_eq!(after(garbage, now), None, "{garbage}");
+    fn retry_after_is_seconds_or_a_date_and_garbage_zero_and_the_past_are_ignored() {
+        let now = httpdate::parse_http_date(NOON).unwrap();
+        for (value, seconds) in [
+            ("7", Some(7)),
+            (" 7 ", Some(7)),
+            ("Mon, 23 Nov 2026 12:01:30 GMT", Some(90)),
+            ("Monday, 23-Nov-26 12:01:30 GMT", Some(90)),
+            ("Mon Nov 23 12:01:30 2026", Some(90)),
+            ("Mon, 23 Nov 2026 12:01:60 GMT", Some(120)),
+            ("Mon Nov 23 12:01:60 2026", Some(120)),
+            ("Mon, 23 Nov 2026 11:00:00 GMT", None),
+            (NOON, None),
+            ("0", None),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("soon", None),
+            ("-1", None),
+            ("7.5", None),
+            ("", None),
+            ("7s", None),
+            ("Mon, 23 Nov 2026 12:60:00 GMT", None),
+            ("Mon, 23 Nov 2026 12:01:61 GMT", None),
+        ] {
+            assert_eq!(after(&[value], None, now), seconds, "{value}");
         }
+    }
+
+    // FA18
+    #[test]
+    fn of_several_the_longest_counts_in_lines_and_in_lists() {
+        let now = httpdate::parse_http_date(NOON).unwrap();
+        let date = "Mon, 23 Nov 2026 12:01:30 GMT";
+        assert_eq!(after(&["5", "60", "7"], None, now), Some(60));
+        assert_eq!(after(&["5", date, "soon"], None, now), Some(90));
+        assert_eq!(after(&["5, 60,7"], None, now), Some(60));
+        assert_eq!(after(&[&format!("5, {date}")], None, now), Some(90));
+        assert_eq!(after(&[&format!("{date}, 120")], None, now), Some(120));
+        assert_eq!(after(&["soon, 10"], None, now), Some(10));
+    }
+
+    // FA18
+    #[test]
+    fn a_date_counts_from_the_answers_own_date_where_there_is_one() {
+        let ours = httpdate::parse_http_date("Mon, 23 Nov 2026 10:00:00 GMT").unwrap();
+        let until = &["Mon, 23 Nov 2026 12:00:30 GMT"];
+        assert_eq!(after(until, Some(NOON), ours), Some(30));
+        assert_eq!(after(until, None, ours), Some(7230));
+        assert_eq!(after(until, Some("yesterday"), ours), Some(7230));
+        let leap = "Mon, 23 Nov 2026 11:59:60 GMT";
+        assert_eq!(after(until, Some(leap), ours), Some(30));
+        assert_eq!(
+            after(&["30"], Some("Mon, 23 Nov 2026 15:00:00 GMT"), ours),
+            Some(30)
+        );
     }
 }

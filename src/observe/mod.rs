@@ -240,6 +240,7 @@ impl Watch {
                 .any(|asked| granted.split(' ').all(|scope| scope != asked));
             if narrower {
                 let asked = request.scope_tokens().collect::<Vec<_>>().join(" ");
+                let granted = granted.get(..MAX_SCOPE).unwrap_or(granted);
                 self.tell(&Event::ScopeNarrowed {
                     asked: &asked,
                     granted,
@@ -268,6 +269,9 @@ impl<'a> Landing<'a> {
         }
     }
 }
+
+/// What is told of a scope: enough for a line of a log.
+const MAX_SCOPE: usize = 4096;
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -66,6 +66,11 @@ const FRAGMENTS: [&str; 128] = {
         "99999999999999999999",
         "{\"a\":",
         "é",
+        "message",
+        "errors",
+        "\"error_uri\":\"",
+        "\\ud800",
+        "\"access_token\":[[",
     ];
     let mut place = 0;
     // The rest of the places are used again, so that most bytes mean something.
@@ -87,8 +92,10 @@ fn no_answer_panics_or_gets_a_secret_into_an_error() {
                 return;
             };
             for body in [body.to_vec(), text(body, &FRAGMENTS), object(body)] {
-                // What a server gives as its error code is shown as such, be it a token.
-                let has_code = String::from_utf8_lossy(&body).contains("rror");
+                // What a server gives as its error code or in words is shown as such, be it a
+                // token.
+                let said = String::from_utf8_lossy(&body);
+                let has_code = said.contains("rror") || said.contains("message");
                 let hidden = if has_code {
                     &[SECRET][..]
                 } else {
@@ -104,7 +111,7 @@ fn no_answer_panics_or_gets_a_secret_into_an_error() {
     assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
 }
 
-/// A JSON object of members that servers send, in any order, repeated and of any type.
+/// A JSON object of members that servers send, in any order, repeated or not, and of any type.
 fn object(input: &[u8]) -> Vec<u8> {
     let names = [
         "access_token",
@@ -116,6 +123,9 @@ fn object(input: &[u8]) -> Vec<u8> {
         "error_description",
         "ErrorCode",
         "Error",
+        "error_uri",
+        "message",
+        "errors",
         "x",
     ];
     let values = [
@@ -133,14 +143,28 @@ fn object(input: &[u8]) -> Vec<u8> {
         "\"invalid_client\"",
         "\"slow_down\"",
         "\"a\\u0007\\u00e9\"",
+        "\"\\ud800\"",
+        "1e400",
+        "[[[[{}]]]]",
+        "{\"message\":\"m\",\"code\":1}",
     ];
+    // A member that is repeated with another value is an error, so half of the objects have each
+    // once.
+    let once = input.len() % 2 == 0;
+    let mut used = Vec::new();
     let members: Vec<_> = input
         .chunks_exact(2)
+        .filter(|pair| {
+            let name = usize::from(pair[0]) % names.len();
+            let repeated = used.contains(&name);
+            used.push(name);
+            !(once && repeated)
+        })
         .map(|pair| {
             let name = names[usize::from(pair[0]) % names.len()];
             let value = values.get(usize::from(pair[1]) % (values.len() + 2));
             match (name, value) {
-                ("access_token", None) => format!("\"{name}\":\"{TOKEN}\""),
+                ("access_token", _) if pair[1] % 2 == 0 => format!("\"{name}\":\"{TOKEN}\""),
                 (_, None) => format!("\"{name}\":\"the secret is {SECRET}\""),
                 (_, Some(value)) => format!("\"{name}\":{value}"),
             }

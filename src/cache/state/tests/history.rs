@@ -74,7 +74,11 @@ impl Failure {
         };
         match self {
             Self::Down | Self::SlowDown => transient(0),
-            Self::Busy(asked) | Self::ClientBusy(asked) => transient(asked),
+            Self::Busy(asked) => transient(asked),
+            Self::ClientBusy(asked) => Row {
+                asked,
+                ..rejected(true)
+            },
             Self::Client => rejected(true),
             Self::Scope | Self::Garbage => rejected(false),
         }
