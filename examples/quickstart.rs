@@ -39,7 +39,8 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     eprintln!("error: {error}");
-    let mut source = error.source();
+    // An error of tower-oauth says its cause itself; hyper's leaves that to its sources.
+    let mut source = error.source().filter(|_| !error.is::<Error>());
     while let Some(error) = source {
         eprintln!("  because: {error}");
         source = error.source();

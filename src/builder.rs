@@ -4,17 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use tower::Service;
 
 use crate::cache::{Cache, CacheConfig, RefreshPolicy};
-use crate::destination::{Destinations, Origin};
+use crate::destination::Destinations;
 use crate::error::{BoxError, BuildError};
 use crate::grant::{ClientCredentialsBuilder, TokenRequest, TokenSource};
 use crate::layer::OAuthLayer;
 use crate::observe::{Observer, Watch};
+use crate::origin::Origin;
 use crate::service::Shared;
 use crate::token::Clock;
 
@@ -67,12 +68,14 @@ impl<G> OAuthLayerBuilder<G> {
         self.ask(|request| Ok(request.audience(audience)))
     }
 
-    /// Adds a resource indicator (RFC 8707).
+    /// Adds a resource indicator (RFC 8707), an absolute URI. What a server wants under that name otherwise, is sent by
+    /// `parameter("resource", ..)`.
     pub fn resource(self, resource: impl Into<String>) -> Self {
         self.ask(|request| request.resource(resource))
     }
 
-    /// Adds a parameter of the server's own to the token request.
+    /// Adds a parameter of the server's own to the token request. One name may be given several times, and all are sent, in their
+    /// order. The value is taken for a secret, see [`TokenRequest::parameter`].
     pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.ask(|request| request.parameter(name, value))
     }
@@ -86,7 +89,7 @@ impl<G> OAuthLayerBuilder<G> {
     /// not named. May be called again for more.
     ///
     /// Recommended: without it the token goes to every `https` origin and to loopback. Naming an `http` origin here is the consent
-    /// to send the token to it in the clear.
+    /// to send the token to it in the clear. A name with letters outside ASCII is written in punycode (`xn--`).
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Self {
         self.destine(|destinations| {
             destinations.allowed.push(origin.as_ref().parse()?);
@@ -94,7 +97,8 @@ impl<G> OAuthLayerBuilder<G> {
         })
     }
 
-    /// Sends requests for origins that may not get the token as they are, without one. Default: they fail.
+    /// Sends requests for origins that may not get the token as they are, without one. Default: they fail. A request whose URI does
+    /// not clearly say where it goes, such as `https://api.example:99999/`, fails all the same.
     pub fn pass_other_origins(self) -> Self {
         self.destine(|destinations| {
             destinations.pass_others = true;
@@ -103,7 +107,8 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// The origin that requests go to whose URI is only a path, as tonic's are here: its channel adds the origin further in.
-    /// Needed for them once [`allow_origin`](Self::allow_origin) is used.
+    /// Without it such requests fail before a token is asked for. Once [`allow_origin`](Self::allow_origin) is used, it must be named
+    /// there too.
     pub fn assume_origin(self, origin: impl AsRef<str>) -> Self {
         self.destine(|destinations| {
             destinations.assumed = Some(origin.as_ref().parse::<Origin>()?);
@@ -129,7 +134,7 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
-    /// more. Default: 401 alone.
+    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::RefusedStatus`].
     pub fn refused_status(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
         self
@@ -159,6 +164,14 @@ impl<G> OAuthLayerBuilder<G> {
         source: impl FnOnce(G) -> Result<T, BuildError>,
     ) -> Result<OAuthLayer, BuildError> {
         self.policy.check()?;
+        // A status that a healthy API answers with would make every call renew the token.
+        let refuses = |status: &&StatusCode| {
+            !(status.is_informational() || status.is_success())
+                && **status != StatusCode::NOT_MODIFIED
+        };
+        if let Some(&status) = self.refusals.iter().find(|status| !refuses(status)) {
+            return Err(BuildError::RefusedStatus { status });
+        }
         let config = CacheConfig {
             policy: self.policy,
             own: self.request?,
@@ -167,6 +180,7 @@ impl<G> OAuthLayerBuilder<G> {
             watch: self.watch,
         };
         let destinations = self.destinations?;
+        check_assumed(&destinations)?;
         Ok(OAuthLayer::from_shared(Shared {
             cache: Cache::new(Arc::new(source(self.grant)?), config),
             destinations,
@@ -192,6 +206,11 @@ impl OAuthLayerBuilder<ClientCredentialsBuilder> {
     /// Takes answers with this `token_type` too, see [`ClientCredentialsBuilder::accept_token_type`].
     pub fn accept_token_type(self, token_type: impl Into<String>) -> Self {
         self.grant(|grant| grant.accept_token_type(token_type))
+    }
+
+    /// The `User-Agent` of token requests, see [`ClientCredentialsBuilder::user_agent`].
+    pub fn user_agent(self, user_agent: impl AsRef<str>) -> Self {
+        self.grant(|grant| grant.user_agent(user_agent))
     }
 
     /// Allows an `http` token URL to a host that is not loopback. The client's credentials cross the network in the clear.
@@ -226,6 +245,22 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     pub fn build(self) -> Result<OAuthLayer, BuildError> {
         self.build_with(Ok)
     }
+}
+
+/// An origin that is assumed and may not get the token would be found out only by the first call.
+fn check_assumed(destinations: &Destinations) -> Result<(), BuildError> {
+    let Some(assumed) = &destinations.assumed else {
+        return Ok(());
+    };
+    let mut only_a_path = Request::new(());
+    *only_a_path.method_mut() = Method::POST;
+    if destinations.find(&only_a_path).is_some() {
+        return Ok(());
+    }
+    Err(BuildError::AssumedOrigin {
+        origin: assumed.to_string(),
+        listed: !destinations.allowed.is_empty(),
+    })
 }
 
 impl<G: fmt::Debug> fmt::Debug for OAuthLayerBuilder<G> {

@@ -1,123 +1,12 @@
 //! Where a token may go.
 
 use std::fmt;
-use std::hash::Hasher;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
-use rustc_hash::FxHasher;
 
-use crate::error::{BuildError, Error};
-
-/// Scheme, host and port of an `http` or `https` URL (RFC 6454 §4), in one canonical form: lower case, no trailing dot, the
-/// default port made explicit.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin {
-    https: bool,
-    host: String,
-    port: u16,
-    /// The authority as most requests write it, so that the cached path need not take it apart.
-    usual: String,
-}
-
-impl Origin {
-    fn of_uri(uri: &Uri) -> Option<Self> {
-        let Parts { https, host, port } = Parts::of(uri.scheme()?, uri.authority()?)?;
-        let host = host.to_ascii_lowercase();
-        let usual = if port == default_port(https) {
-            host.clone()
-        } else {
-            format!("{host}:{port}")
-        };
-        Some(Self {
-            https,
-            host,
-            port,
-            usual,
-        })
-    }
-
-    fn is(&self, parts: &Parts<'_>) -> bool {
-        self.https == parts.https
-            && self.port == parts.port
-            && self.host.eq_ignore_ascii_case(parts.host)
-    }
-}
-
-/// An origin as a request writes it, but for the trailing dot.
-struct Parts<'a> {
-    https: bool,
-    host: &'a str,
-    port: u16,
-}
-
-impl<'a> Parts<'a> {
-    fn of(scheme: &Scheme, authority: &'a Authority) -> Option<Self> {
-        let https = *scheme == Scheme::HTTPS;
-        if !https && *scheme != Scheme::HTTP {
-            return None;
-        }
-        let host = authority.host();
-        let host = host.strip_suffix('.').unwrap_or(host);
-        // `port_u16` is `None` for an absent port, and also for an empty or an unreadable one.
-        let text = authority.port().map(|port| port.as_u16());
-        let unreadable =
-            text.is_none() && authority.as_str().rsplit(']').next().is_some_and(has_port);
-        // A pattern would match nothing, which a list of origins should not leave to be found out.
-        if host.is_empty() || host.contains('*') || unreadable {
-            return None;
-        }
-        let port = text.unwrap_or(default_port(https));
-        Some(Self { https, host, port })
-    }
-}
-
-fn default_port(https: bool) -> u16 {
-    if https { 443 } else { 80 }
-}
-
-/// Whether something that is not an empty port follows the last `:` of an authority without user-info.
-fn has_port(authority: &str) -> bool {
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    host.rsplit_once(':')
-        .is_some_and(|(_, port)| !port.is_empty())
-}
-
-impl FromStr for Origin {
-    type Err = BuildError;
-
-    fn from_str(text: &str) -> Result<Self, BuildError> {
-        let bad = || BuildError::Origin {
-            // An origin with user-info could carry a password into a log.
-            origin: text.rsplit('@').next().unwrap_or_default().to_owned(),
-        };
-        let uri: Uri = text.parse().map_err(|_| bad())?;
-        let bare =
-            matches!(uri.path(), "" | "/") && uri.query().is_none() && !text.contains(['#', '@']);
-        Self::of_uri(&uri).filter(|_| bare).ok_or_else(bad)
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.https { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
-    }
-}
-
-/// 127/8, `::1` and `localhost`: what does not leave the machine. A name that happens to resolve there is not taken: whoever
-/// answers for the name could change that.
-pub(crate) fn is_loopback(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-        || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback()))
-}
+use crate::error::Error;
+use crate::origin::{self, Origin, Parts};
 
 /// Which origins may get the token, and what happens to requests for others.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +30,7 @@ impl Destinations {
     /// The origin of a request that may have the token, by the name it has in the budgets of the cache.
     #[inline(always)]
     pub(crate) fn find<B>(&self, request: &Request<B>) -> Option<u64> {
-        if *request.method() == Method::CONNECT {
+        if never_carries(request.method()) {
             return None;
         }
         let uri = request.uri();
@@ -153,96 +42,110 @@ impl Destinations {
         }
     }
 
+    /// The usual spellings are told here, and all others where they do not weigh on these.
     #[inline(always)]
     fn find_origin(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
         let https = scheme.as_str() == "https";
-        if self.allowed.is_empty() {
-            let safe = https || *scheme == Scheme::HTTP && is_loopback(authority.host());
-            return safe.then(|| name_of(authority));
-        }
-        let written = |origin: &Origin| origin.https == https && origin.usual == authority.as_str();
-        match self.allowed.iter().position(written) {
-            Some(place) if https || *scheme == Scheme::HTTP => Some(place as u64),
-            _ => self.find_parts(scheme, authority),
-        }
-    }
-
-    #[cold]
-    fn find_parts(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
-        let parts = Parts::of(scheme, authority)?;
-        let place = self.allowed.iter().position(|origin| origin.is(&parts))?;
-        Some(place as u64)
-    }
-
-    #[cold]
-    fn find_assumed(&self) -> Option<u64> {
-        let Some(assumed) = &self.assumed else {
-            // Whoever names no origin at all trusts the client underneath to know where it connects to.
-            return self.allowed.is_empty().then_some(0);
+        let usual = if self.allowed.is_empty() {
+            https
+                .then(|| origin::name_of_plain_https(authority.as_str()))
+                .flatten()
+        } else {
+            let mut allowed = self.allowed.iter();
+            let found = allowed.find(|origin| origin.is_spelled(https, authority.as_str()));
+            found
+                .filter(|_| https || *scheme == Scheme::HTTP)
+                .map(Origin::name)
         };
-        if self.allowed.is_empty() {
-            let safe = assumed.https || is_loopback(&assumed.host);
-            return safe.then_some(0);
-        }
-        let place = self.allowed.iter().position(|origin| origin == assumed)?;
-        Some(place as u64)
+        usual.or_else(|| self.find_parts(scheme, authority))
     }
 
-    fn origin_of(&self, uri: &Uri) -> Option<Origin> {
-        match uri.scheme() {
-            Some(_) => Origin::of_uri(uri),
-            None => self.assumed.clone(),
-        }
+    #[inline(never)]
+    fn find_parts(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
+        let parts = Parts::read(scheme, authority).ok()?;
+        let may_have = if self.allowed.is_empty() {
+            parts.is_safe()
+        } else {
+            self.allowed.iter().any(|origin| origin.is(&parts))
+        };
+        may_have.then(|| parts.name())
+    }
+
+    #[inline(never)]
+    fn find_assumed(&self) -> Option<u64> {
+        let assumed = self.assumed.as_ref()?;
+        let may_have = if self.allowed.is_empty() {
+            assumed.is_safe()
+        } else {
+            self.allowed.contains(assumed)
+        };
+        may_have.then(|| assumed.name())
     }
 
     /// What becomes of a request that [`find`](Self::find) knows no origin for.
     #[cold]
     pub(crate) fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
+        // Not passed on without a token either: nobody can say where it would go.
+        if let Some(reason) = uri.authority().and_then(origin::unreadable) {
+            return Verdict::Refused(Error::destination(
+                format!("the request's URI does not say where it goes: {reason}"),
+                "write it as https://host/path or https://host:port/path",
+            ));
+        }
         if self.pass_others {
             return Verdict::Pass;
         }
-        let error = if *method == Method::CONNECT
-            || uri.scheme().is_none() && uri.authority().is_some()
-        {
+        Verdict::Refused(if never_carries(method) {
             Error::destination(
-                "a CONNECT request never carries an access token",
-                "send it through a client without this layer, or call pass_other_origins()",
+                format!("a {method} request never carries an access token"),
+                WITHOUT_TOKEN,
             )
-        } else if let Some(origin) = self.origin_of(uri) {
-            if self.allowed.is_empty() {
-                Error::destination(
-                    format!("an access token would cross the network in the clear to {origin}"),
-                    "use https, or name the origin with allow_origin()",
-                )
-            } else {
-                Error::destination(
-                    format!("{origin} is not among the origins that may get the access token"),
-                    "name it with allow_origin(), or call pass_other_origins() to send such requests without a token",
-                )
+        } else {
+            match (uri.scheme(), uri.authority(), &self.assumed) {
+                (Some(scheme), Some(authority), _) => match Parts::read(scheme, authority) {
+                    Ok(parts) => self.not_allowed(&parts),
+                    Err(_) => Error::destination(
+                        "the request's URI is neither http nor https",
+                        WITHOUT_TOKEN,
+                    ),
+                },
+                (None, None, Some(assumed)) => self.not_allowed(assumed),
+                (None, None, None) => Error::destination(
+                    "the request's URI is only a path, so its origin is not known here",
+                    "say which origin the client connects to with assume_origin()",
+                ),
+                _ => Error::destination(
+                    "the request's URI has no scheme, so its origin is not known here",
+                    "write https:// in front of the host",
+                ),
             }
-        } else if uri.scheme().is_none() {
+        })
+    }
+
+    fn not_allowed(&self, origin: &impl fmt::Display) -> Error {
+        if self.allowed.is_empty() {
             Error::destination(
-                "the request's URI is only a path, so its origin is not known here",
-                "say which origin the client connects to with assume_origin()",
+                format!("an access token would cross the network in the clear to {origin}"),
+                "use https, or name the origin with allow_origin()",
             )
         } else {
             Error::destination(
-                "the request's URI is neither http nor https",
-                "send it through a client without this layer, or call pass_other_origins()",
+                format!("{origin} is not among the origins that may get the access token"),
+                "name it with allow_origin(), or call pass_other_origins() to send such requests \
+                 without a token",
             )
-        };
-        Verdict::Refused(error)
+        }
     }
 }
 
-/// A hash, since the URI is gone by the time a 401 comes and keeping it would cost every request an allocation. A collision
-/// merges two budgets, which is harmless.
-#[inline]
-fn name_of(authority: &Authority) -> u64 {
-    let mut hasher = FxHasher::default();
-    hasher.write(authority.as_str().as_bytes());
-    hasher.finish()
+/// CONNECT speaks to a proxy, and the answer to TRACE is the request (RFC 9110 §9.3.8 forbids credentials in it).
+#[inline(always)]
+fn never_carries(method: &Method) -> bool {
+    *method == Method::CONNECT || *method == Method::TRACE
 }
+
+const WITHOUT_TOKEN: &str =
+    "send it through a client without this layer, or call pass_other_origins()";
 
 #[cfg(test)]
 mod tests {
@@ -270,26 +173,31 @@ mod tests {
         for uri in [
             "https://api.example/x",
             "https://api.example:8443",
+            "https://api.example.",
             "http://127.0.0.1:8080/",
             "http://127.9.9.9/",
             "http://[::1]:80/",
             "http://localhost/",
-            "http://LOCALHOST.:99/",
-            "/only/a/path",
+            "http://LOCALHOST:99/",
         ] {
             assert!(allows(&open, uri), "{uri}");
         }
         for uri in [
             "http://api.example/",
+            "http://localhost./",
             "http://localhost.evil.example/",
+            "http://127.0.0.1./",
             "http://127.0.0.1.evil.example/",
             "http://127.0.0.1@evil.example/",
+            "http://[::1]evil.example/",
             "http://0.0.0.0/",
             "http://[::ffff:127.0.0.1]/",
             "http://[::2]/",
+            "https://api.example:99999/",
             "ws://localhost/",
             "ftp://localhost/",
             "api.example:443",
+            "/only/a/path",
         ] {
             assert!(!allows(&open, uri), "{uri}");
         }
@@ -314,70 +222,86 @@ mod tests {
             "https://api.example@evil.example/",
             "https://plain.example:8080/",
             "http://plain.example/",
+            "http://plain.example.:8080/",
             "http://localhost/",
             "https://other.example/",
+            "ws://plain.example:8080/",
         ] {
             assert!(!allows(&narrow, uri), "{uri}");
         }
     }
 
     #[test]
-    fn a_listed_origin_has_one_name_however_it_is_written() {
-        let mut narrow = destinations(&["https://other.example", "https://api.example"]);
-        narrow.assumed = Some("https://api.example".parse().unwrap());
-        let name = |uri: &str| {
-            let request = Request::builder().uri(uri).body(()).unwrap();
-            narrow.find(&request).expect("it may have the token")
-        };
-        let usual = name("https://api.example/x");
-        for uri in ["https://API.example.:443", "https://me@api.example/", "/x"] {
-            assert_eq!(name(uri), usual, "{uri}");
-        }
-        assert_ne!(name("https://other.example/"), usual);
+    fn a_scheme_that_clients_do_not_take_for_https_is_not_https() {
+        // Built of parts, `HTTPS` is another scheme, and its default port is 80.
+        let uri = Uri::builder()
+            .scheme("HTTPS")
+            .authority("api.example")
+            .path_and_query("/");
+        let request = Request::builder()
+            .uri(uri.build().unwrap())
+            .body(())
+            .unwrap();
+        assert_eq!(destinations(&[]).find(&request), None);
+        assert_eq!(destinations(&["https://api.example"]).find(&request), None);
     }
 
-    // P35
+    // FS16
     #[test]
-    fn a_bare_path_needs_an_assumed_origin_once_there_is_a_list() {
-        let mut narrow = destinations(&["https://api.example"]);
-        assert!(!allows(&narrow, "/x"));
-        narrow.assumed = Some("https://other.example".parse().unwrap());
-        assert!(!allows(&narrow, "/x"));
-        narrow.assumed = Some("https://api.example:443".parse().unwrap());
-        assert!(allows(&narrow, "/x"));
-        assert!(allows(&narrow, "*"));
-    }
-
-    // P35
-    #[test]
-    fn connect_never_carries_the_token() {
+    fn an_origin_has_one_name_however_it_is_written_and_with_or_without_a_list() {
         let mut open = destinations(&[]);
-        for uri in ["https://api.example", "api.example:443"] {
-            let request = Request::connect(uri).body(()).unwrap();
+        let mut narrow = destinations(&["https://other.example", "https://api.example"]);
+        let assumed = Some("https://api.example".parse().unwrap());
+        (open.assumed, narrow.assumed) = (assumed.clone(), assumed);
+        let name = |destinations: &Destinations, uri: &str| {
+            let request = Request::builder().uri(uri).body(()).unwrap();
+            destinations.find(&request).expect("it may have the token")
+        };
+        let usual = name(&open, "https://api.example/x");
+        for uri in [
+            "https://api.example",
+            "https://API.example.:443",
+            "https://me@api.example/",
+            "/x",
+        ] {
+            assert_eq!(name(&narrow, uri), usual, "{uri}");
+            assert_eq!(name(&open, uri), usual, "{uri}");
+        }
+        assert_ne!(name(&narrow, "https://other.example/"), usual);
+    }
+
+    // P35, FS2
+    #[test]
+    fn a_bare_path_needs_an_assumed_origin() {
+        for list in [&[][..], &["https://api.example"]] {
+            let mut destinations = destinations(list);
+            assert!(!allows(&destinations, "/x"));
+            assert!(!allows(&destinations, "*"));
+            destinations.assumed = Some("http://other.example".parse().unwrap());
+            assert!(!allows(&destinations, "/x"));
+            destinations.assumed = Some("https://api.example:443".parse().unwrap());
+            assert!(allows(&destinations, "/x"));
+            assert!(allows(&destinations, "*"));
+        }
+    }
+
+    // P35, FS3
+    #[test]
+    fn connect_and_trace_never_carry_the_token() {
+        let mut open = destinations(&[]);
+        for (method, uri) in [
+            (Method::CONNECT, "https://api.example"),
+            (Method::CONNECT, "api.example:443"),
+            (Method::TRACE, "https://api.example"),
+            (Method::GET, "api.example:443"),
+        ] {
+            let request = Request::builder().method(method).uri(uri).body(()).unwrap();
             let verdict = |open: &Destinations| open.otherwise(request.method(), request.uri());
             assert_eq!(open.find(&request), None);
             assert!(matches!(verdict(&open), Verdict::Refused(_)));
             open.pass_others = true;
             assert!(matches!(verdict(&open), Verdict::Pass));
             open.pass_others = false;
-        }
-    }
-
-    #[test]
-    fn an_origin_is_scheme_host_and_port_only() {
-        for bad in [
-            "api.example",
-            "https://api.example/v1",
-            "https://api.example?x",
-            "https://api.example#x",
-            "https://u:p@api.example",
-            "ws://api.example",
-            "https://api.example:99999",
-            "https://*.example",
-            "https://",
-            "",
-        ] {
-            assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }
     }
 }

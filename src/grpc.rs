@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Code, Status};
 
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Class, Error};
 
 /// Turns an error of [`OAuth`](crate::OAuth) into the status for a gRPC client. Without it tonic makes `UNKNOWN` of most of ours.
 ///
@@ -31,8 +31,13 @@ use crate::error::{BoxError, Error};
 /// | error | status |
 /// |---|---|
 /// | [`is_transient`](Error::is_transient) | `UNAVAILABLE` |
-/// | any other [`Error`] | `UNAUTHENTICATED` |
+/// | [`is_rejected`](Error::is_rejected) | `UNAUTHENTICATED` |
+/// | [`is_invalid_response`](Error::is_invalid_response) | `INTERNAL` |
+/// | [`is_destination`](Error::is_destination) | `FAILED_PRECONDITION` |
 /// | the inner service's | what tonic makes of it without us |
+///
+/// An answer that is no token, such as a login page, is `INTERNAL` and not `UNAVAILABLE`: the latter invites callers to try again, and the
+/// page will be there until somebody mends the configuration. It is not `UNAUTHENTICATED` either, since nobody has judged the credentials.
 ///
 /// The [`Error`] is the status's [`source`](std::error::Error::source): for [`retry_after`](Error::retry_after), say.
 ///
@@ -49,12 +54,13 @@ pub fn grpc_status(error: BoxError) -> Status {
 /// See [`grpc_status`].
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        // The two codes that other gRPC implementations give when call credentials cannot be had. Never one that the RPC itself may
-        // answer with, such as NOT_FOUND or DEADLINE_EXCEEDED: its server was not asked.
-        let code = if error.is_transient() {
-            Code::Unavailable
-        } else {
-            Code::Unauthenticated
+        // What other gRPC implementations give when call credentials cannot be had, and never NOT_FOUND or DEADLINE_EXCEEDED, which
+        // the RPC itself may answer with: its server was not asked.
+        let code = match error.class() {
+            Class::Transient => Code::Unavailable,
+            Class::Rejected => Code::Unauthenticated,
+            Class::InvalidResponse => Code::Internal,
+            Class::Destination => Code::FailedPrecondition,
         };
         let mut status = Self::new(code, error.to_string());
         status.set_source(Arc::new(error));
@@ -69,8 +75,9 @@ mod tests {
 
     use super::*;
 
+    // FU14
     #[test]
-    fn what_may_pass_is_unavailable_and_the_rest_is_unauthenticated() {
+    fn what_may_pass_is_unavailable_and_only_a_rejection_is_unauthenticated() {
         for (error, code) in [
             (Error::transient("x"), Code::Unavailable),
             (Error::timed_out("x"), Code::Unavailable),
@@ -80,8 +87,8 @@ mod tests {
                 Code::Unauthenticated,
             ),
             (Error::rejected("invalid_scope", "x"), Code::Unauthenticated),
-            (Error::invalid_response("x"), Code::Unauthenticated),
-            (Error::destination("x", "y"), Code::Unauthenticated),
+            (Error::invalid_response("x"), Code::Internal),
+            (Error::destination("x", "y"), Code::FailedPrecondition),
         ] {
             let text = error.to_string();
             let status = grpc_status(error.into());

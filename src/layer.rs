@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use tower::Layer;
+use zeroize::Zeroizing;
 
 use crate::builder::OAuthLayerBuilder;
 use crate::cache::TokenCache;
 use crate::client_auth::ClientAuth;
-use crate::error::BuildError;
-use crate::grant::{ClientCredentials, ClientCredentialsBuilder, TokenRequest, TokenSource};
+use crate::error::{BuildError, wrapping};
+use crate::grant::{
+    ClientCredentials, ClientCredentialsBuilder, TokenRequest, TokenSource, misspelt,
+};
 use crate::replay::{CloneBody, NoReplay};
 use crate::secret::Secret;
 use crate::service::{OAuth, Shared};
@@ -76,8 +79,9 @@ impl OAuthLayer {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Environment`] names the variable that is missing or not Unicode. What is wrong with a value is reported by
-    /// [`build`](OAuthLayerBuilder::build).
+    /// [`BuildError::Environment`] names the variable that is missing, empty or blank, not Unicode, or that has white space, a line break or
+    /// quotes around its value, as files and shells leave them. A blank `OAUTH_SCOPE` is none. What else is wrong with a value is
+    /// reported by [`build`](OAuthLayerBuilder::build).
     pub fn from_env() -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
         Self::from_variables(|name| std::env::var(name))
     }
@@ -85,14 +89,34 @@ impl OAuthLayer {
     fn from_variables(
         read: impl Fn(&str) -> Result<String, VarError>,
     ) -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
-        let required = |variable| read(variable).map_err(|_| BuildError::Environment { variable });
+        let required = |variable| {
+            let wrong = |reason| BuildError::Environment { variable, reason };
+            let value = read(variable).map_err(|error| match error {
+                VarError::NotPresent => wrong("it is not set"),
+                VarError::NotUnicode(_) => wrong("it is not Unicode; write it as UTF-8"),
+            })?;
+            match wrapping(&value) {
+                Some(reason) => {
+                    // A value with quotes around it is a secret all the same.
+                    drop(Zeroizing::new(value));
+                    Err(wrong(reason))
+                }
+                None => Ok(value),
+            }
+        };
+        let variable = "OAUTH_TOKEN_URL";
+        let token_url = required(variable)?;
+        if let Some(reason) = misspelt(&token_url) {
+            return Err(BuildError::Environment { variable, reason });
+        }
         let builder = Self::client_credentials(
-            required("OAUTH_TOKEN_URL")?,
+            token_url,
             required("OAUTH_CLIENT_ID")?,
             required("OAUTH_CLIENT_SECRET")?,
         );
         match read("OAUTH_SCOPE") {
             Err(VarError::NotPresent) => Ok(builder),
+            Ok(blank) if blank.trim().is_empty() => Ok(builder),
             _ => Ok(builder.scope(required("OAUTH_SCOPE")?)),
         }
     }
@@ -220,8 +244,40 @@ mod tests {
         let unreadable = unreadable.map(|name| (name, Err(not_unicode())));
         for other in required.into_iter().chain(unreadable) {
             let error = read_with(other.clone()).unwrap_err();
-            assert!(matches!(error, BuildError::Environment { variable } if variable == other.0));
+            assert!(
+                matches!(error, BuildError::Environment { variable, .. } if variable == other.0)
+            );
             assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
         }
+    }
+    // FA16
+    #[test]
+    fn a_variable_that_is_empty_or_wrapped_is_named_with_what_to_do_and_not_printed() {
+        for (name, _) in REQUIRED {
+            for (value, part) in [
+                ("", "empty"),
+                ("  ", "blank"),
+                ("canary\n", "line break"),
+                (" canary", "white space"),
+                ("\"canary\"", "quotes"),
+                ("'canary'", "quotes"),
+                ("\u{feff}canary", "byte order mark"),
+            ] {
+                let error = read_with((name, Ok(value))).unwrap_err();
+                let text = format!("{error} {error:?}");
+                assert!(text.contains(name) && text.contains(part), "{text}");
+                assert!(!text.contains("canary"), "{text}");
+            }
+        }
+        let bare = read_with(("OAUTH_TOKEN_URL", Ok("127.0.0.1:9001/t"))).unwrap_err();
+        let text = bare.to_string();
+        assert!(
+            text.contains("OAUTH_TOKEN_URL") && text.contains("http://"),
+            "{text}"
+        );
+        let quoted = read_with(("OAUTH_SCOPE", Ok("\"a b\""))).unwrap_err();
+        assert!(quoted.to_string().contains("OAUTH_SCOPE"), "{quoted}");
+        let blank = read_with(("OAUTH_SCOPE", Ok(" "))).unwrap();
+        assert_eq!(blank, TokenRequest::new());
     }
 }

@@ -70,7 +70,8 @@
 //! # Errors
 //!
 //! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to be had by `downcast_ref`. Its
-//! predicates say what kind of failure it is, and its text what an operator can do. A bad configuration is a
+//! predicates say what kind of failure it is. Its text is the whole story in one line, the innermost cause and what an operator
+//! can do included, so it is enough to print it alone; `Debug` begins with it too. A bad configuration is a
 //! [`BuildError`] from the builder.
 //!
 //! # Features
@@ -80,7 +81,7 @@
 //! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
 //! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
 //! | `tower-http` | no | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
-//! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE` and `UNAUTHENTICATED` to gRPC clients |
+//! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE`, `UNAUTHENTICATED`, `INTERNAL` or `FAILED_PRECONDITION` to gRPC clients |
 //! | `test-util` | no | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Not for the tests and examples of the package, whose helpers may panic.
@@ -101,6 +102,7 @@ mod grpc;
 mod guard;
 mod layer;
 pub mod observe;
+mod origin;
 mod replay;
 mod secret;
 mod service;

@@ -1,12 +1,14 @@
 //! Secrets and where they come from.
 
 use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{BoxError, BuildError, Error};
 
@@ -22,8 +24,12 @@ use crate::error::{BoxError, BuildError, Error};
 /// ```
 ///
 /// A secret that is read again may change under a running service: the next token request uses the new one, and a change
-/// ends the backoff that the old one caused. One line break at the end of what is read is cut off; a fixed value must have none. `Debug` shows
-/// no character of a value, and the bytes are wiped when they are dropped.
+/// ends the backoff that the old one caused. One line break at the end of what is read is cut off; a fixed value must have none. What is
+/// empty or blank is never sent: as a fixed value it is a [`BuildError`], and when it is read, as from a file that is being written, the
+/// attempt fails as a transient error. `Debug` shows no character of a value.
+///
+/// The bytes are wiped when they are dropped, and so is everything that this crate makes of them. It cannot wipe what is not its own:
+/// the buffers of the HTTP client, the environment of the process, and copies that the caller keeps.
 #[derive(Clone)]
 pub struct Secret(Source);
 
@@ -37,13 +43,13 @@ enum Source {
 type Provider = Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, BoxError>> + Send + Sync>;
 
 impl Secret {
-    /// A fixed value. One with control characters is a [`BuildError::ClientSecret`].
+    /// A fixed value. One that is empty, blank or has control characters is a [`BuildError::ClientSecret`].
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
-        Self(Source::Value(SecretString::from(value.into())))
+        Self(Source::Value(taken(value.into())))
     }
 
-    /// A file of UTF-8 text, read for each token request, off the async threads.
+    /// A regular file of UTF-8 text, of at most 64 KiB, read for each token request, off the async threads. A link to one will do.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(PathBuf::into_boxed_path(path.into()).into()))
@@ -53,7 +59,7 @@ impl Secret {
     ///
     /// It runs inside the token request's time limit. During a backoff it is called once a second at most, to see whether the secret has
     /// changed, and has a second to say so. Its error is kept as the source of the [`Error`] that callers see, so it
-    /// must not contain the secret.
+    /// must not contain the secret. The `String` it brings is taken over and wiped; copies that the provider keeps are its own to wipe.
     #[must_use]
     pub fn provider<F, Fut, T, E>(provider: F) -> Self
     where
@@ -66,7 +72,7 @@ impl Secret {
             let secret = provider();
             Box::pin(async move {
                 match secret.await {
-                    Ok(secret) => Ok(SecretString::from(secret.into())),
+                    Ok(secret) => Ok(taken(secret.into())),
                     Err(error) => Err(error.into()),
                 }
             })
@@ -80,12 +86,22 @@ impl Secret {
 
     /// What can be said against a fixed value before any request is made.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        match &self.0 {
-            Source::Value(value) if !is_printable(value.expose_secret()) => {
-                Err(BuildError::ClientSecret)
-            }
-            _ => Ok(()),
-        }
+        let Source::Value(value) = &self.0 else {
+            return Ok(());
+        };
+        let value = value.expose_secret();
+        let reason = if value.trim().is_empty() {
+            "it is empty or blank; a client without a secret is ClientAuth::none"
+        } else if value.starts_with(BYTE_ORDER_MARK) {
+            "it begins with a byte order mark; leave it out"
+        } else if is_printable(value) {
+            return Ok(());
+        } else if is_printable(value.trim_matches(['\r', '\n'])) {
+            "it begins or ends with a line break; leave it out"
+        } else {
+            "it has control characters"
+        };
+        Err(BuildError::ClientSecret { reason })
     }
 
     pub(crate) async fn read(&self) -> Result<SecretString, Error> {
@@ -97,40 +113,94 @@ impl Secret {
                 read.map_err(BoxError::from)
                     .and_then(|read| read.map_err(BoxError::from))
                     .map_err(|source| {
-                        Error::transient(format!(
-                            "the secret file {} could not be read",
-                            path.display()
-                        ))
-                        .with_advice("check that the file exists and that this process may read it")
-                        .with_source(source)
+                        self.unusable("could not be read")
+                            .with_advice(
+                                "check that the file exists, that this process may read it, and that it is the secret alone",
+                            )
+                            .with_source(source)
                     })?
             }
             Source::Provider(provider) => provider().await.map_err(|source| {
                 Error::transient("the secret provider failed")
-                    .with_advice("see the source of this error, which is the provider's own; requests resume by themselves")
+                    .with_advice("look at the cause, which is the provider's own; requests resume by themselves")
                     .with_source(source)
             })?,
         };
         let secret = without_line_break(secret);
-        if is_printable(secret.expose_secret()) {
-            Ok(secret)
-        } else {
-            Err(Error::transient("the client secret has control characters")
-                .with_advice("check the file or provider it is read from"))
+        let what = match secret.expose_secret() {
+            text if text.trim().is_empty() => "is empty or blank",
+            text if text.starts_with(BYTE_ORDER_MARK) => "begins with a byte order mark",
+            text if !is_printable(text) => "has control characters or more than one line",
+            _ => return Ok(secret),
+        };
+        Err(self
+            .unusable(what)
+            .with_advice("write the secret alone into it, as UTF-8; nothing was sent, and requests resume by themselves"))
+    }
+
+    /// Names the place, never the value.
+    fn unusable(&self, what: &str) -> Error {
+        match &self.0 {
+            Source::File(path) => {
+                Error::transient(format!("the secret file {} {what}", path.display()))
+            }
+            _ => Error::transient(format!("the secret of the provider {what}")),
         }
     }
 }
 
-fn read_file(path: &Path) -> std::io::Result<SecretString> {
-    let bytes = Zeroizing::new(std::fs::read(path)?);
-    match std::str::from_utf8(&bytes) {
-        Ok(text) => Ok(SecretString::from(text)),
-        Err(_) => Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            "not UTF-8",
-        )),
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Taken over without a copy where the string has no spare room. Otherwise it has to be copied to fit, and what is left behind is wiped.
+fn taken(mut value: String) -> SecretString {
+    if value.capacity() == value.len() {
+        return SecretString::from(value);
     }
+    let fitting = SecretString::from(value.as_str());
+    value.zeroize();
+    fitting
 }
+
+/// A FIFO would block until somebody writes to it, and a device may never end. So the file is looked at before it is opened,
+/// and again once it is open, when nobody can put another in its place.
+fn read_file(path: &Path) -> io::Result<SecretString> {
+    check_file(&fs::metadata(path)?)?;
+    let mut file = File::open(path)?;
+    check_file(&file.metadata()?)?;
+    // Made in its full size, since growing would leave copies behind that nobody wipes; one byte more tells a file that is too long.
+    let mut bytes = Zeroizing::new(vec![0; LARGEST_FILE + 1]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if length > LARGEST_FILE {
+        return Err(invalid("it is larger than 64 KiB"));
+    }
+    let text = std::str::from_utf8(&bytes[..length]);
+    text.map(SecretString::from)
+        .map_err(|_| invalid("it is not UTF-8"))
+}
+
+fn check_file(file: &Metadata) -> io::Result<()> {
+    if !file.is_file() {
+        return Err(invalid("it is not a regular file"));
+    }
+    if file.len() > LARGEST_FILE as u64 {
+        return Err(invalid("it is larger than 64 KiB"));
+    }
+    Ok(())
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+const LARGEST_FILE: usize = 64 * 1024;
 
 /// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes, so that a secret which really
 /// ends in one can still be written.
@@ -202,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_that_fails_sends_nobody_to_the_token_endpoint() {
-        let provider = || async { Err::<String, _>(std::io::Error::other("sealed")) };
+        let provider = || async { Err::<String, _>(io::Error::other("sealed")) };
         let error = Secret::provider(provider).read().await.unwrap_err();
         let source = std::error::Error::source(&error).unwrap();
         assert_eq!(source.to_string(), "sealed");
@@ -214,5 +284,81 @@ mod tests {
         let error = Secret::file("/no/such/file").read().await.unwrap_err();
         assert!(error.is_transient());
         assert!(error.to_string().contains("/no/such/file"));
+    }
+    // FS9
+    #[test]
+    fn an_empty_or_blank_fixed_secret_is_an_error_that_names_none() {
+        for value in ["", " ", "\n"] {
+            let error = Secret::new(value).check().unwrap_err().to_string();
+            assert!(error.contains("ClientAuth::none"), "{error}");
+        }
+    }
+
+    // FS9
+    #[tokio::test]
+    async fn an_empty_file_or_provider_is_transient_and_names_the_place() {
+        let path = std::env::temp_dir().join(format!("tower-oauth-fs9-{}", std::process::id()));
+        for content in ["", "\n", "\r\n", "  ", "\u{feff}canary", "can\nary"] {
+            fs::write(&path, content).unwrap();
+            let error = Secret::file(&path).read().await.unwrap_err();
+            assert!(error.is_transient(), "{error}");
+            assert!(error.to_string().contains("tower-oauth-fs9"), "{error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+            let provider = Secret::provider(move || async move { Ok::<_, BoxError>(content) });
+            let error = provider.read().await.unwrap_err();
+            assert!(
+                error.is_transient() && error.to_string().contains("provider"),
+                "{error}"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    // FS10
+    #[tokio::test]
+    async fn a_secret_file_is_a_regular_file_of_at_most_64_kib() {
+        let path = std::env::temp_dir().join(format!("tower-oauth-fs10-{}", std::process::id()));
+        fs::write(&path, vec![b'x'; LARGEST_FILE]).unwrap();
+        let largest = Secret::file(&path).read().await.unwrap();
+        assert_eq!(largest.expose_secret().len(), LARGEST_FILE);
+        fs::write(&path, vec![b'x'; LARGEST_FILE + 1]).unwrap();
+        let error = Secret::file(&path).read().await.unwrap_err().to_string();
+        assert!(error.contains("larger than 64 KiB"), "{error}");
+        fs::remove_file(&path).unwrap();
+        let folder = Secret::file(std::env::temp_dir()).read().await.unwrap_err();
+        assert!(
+            folder.to_string().contains("not a regular file"),
+            "{folder}"
+        );
+    }
+
+    // FS10
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_fifo_or_a_device_as_secret_file_blocks_nobody() {
+        let path = std::env::temp_dir().join(format!("tower-oauth-fifo-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        for file in [path.as_path(), Path::new("/dev/zero")] {
+            let read = Secret::file(file);
+            let read = tokio::time::timeout(std::time::Duration::from_secs(5), read.read()).await;
+            let error = read.expect("nobody waits").unwrap_err();
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+
+    // FS7
+    #[test]
+    fn a_string_without_spare_room_is_taken_over_as_it_is() {
+        let value = String::from("canary");
+        let place = value.as_ptr();
+        assert_eq!(taken(value).expose_secret().as_ptr(), place);
+        let mut roomy = String::with_capacity(99);
+        roomy.push_str("canary");
+        assert_eq!(taken(roomy).expose_secret(), "canary");
     }
 }

@@ -130,9 +130,9 @@ async fn a_bare_path_with_a_list_and_no_assumed_origin_is_a_clear_error() {
     );
 }
 
-// P35
-#[tokio::test(start_paused = true)]
-async fn an_assumed_origin_that_may_not_have_the_token_is_named_in_the_error() {
+// P35, FA16
+#[test]
+fn an_assumed_origin_that_may_not_have_the_token_is_a_build_error_that_names_it() {
     let endpoint = Endpoint::new();
     let other = builder(&endpoint)
         .allow_origin("https://api.example")
@@ -142,10 +142,7 @@ async fn an_assumed_origin_that_may_not_have_the_token_is_named_in_the_error() {
         (other, "https://other.example:443"),
         (plain, "http://plain.example:80"),
     ] {
-        let layer = builder.build().unwrap();
-        let error = carried(&layer, get("/only/a/path")).await.unwrap_err();
-        let text = error.to_string();
-        assert!(error.is_destination(), "{text}");
+        let text = builder.build().unwrap_err().to_string();
         assert!(
             text.contains(origin) && text.contains("allow_origin"),
             "{text}"
@@ -200,4 +197,243 @@ fn a_bad_origin_is_a_build_error_that_names_it() {
         .build()
         .unwrap_err();
     assert!(!format!("{error} {error:?}").contains("pw"), "{error}");
+}
+
+/// URLs that clients do not all read alike: `http::Uri` takes them.
+const UNCLEAR: [&str; 24] = [
+    "https://api.example:99999/",
+    "https://api.example:65536/",
+    "https://api.example:abc/",
+    "https://api.example:-1/",
+    "https://api.example:+443/",
+    "https://api.example:0/",
+    "http://127.0.0.1:99999/",
+    "http://[::1]:x/",
+    "https://:443/",
+    "http://:80/",
+    "https://user@:443/",
+    "https://./",
+    "https://../",
+    "https://.api.example/",
+    "https://api.example../",
+    "https://[]/",
+    "https://[::1%25lo]/",
+    "http://[fe80::1%25eth0]/",
+    "https://[127.0.0.1]/",
+    "http://[localhost]/",
+    "http://[::1]evil.example/",
+    "https://[::1]443/",
+    "https://a@b@api.example/",
+    "http://127.0.0.1:80@evil.example@localhost/",
+];
+
+// FS1, R22
+#[tokio::test(start_paused = true)]
+async fn a_uri_that_does_not_clearly_say_where_it_goes_is_an_error_in_all_modes() {
+    let endpoint = Endpoint::new();
+    let narrow = || builder(&endpoint).allow_origin("https://api.example");
+    for builder in [
+        builder(&endpoint),
+        narrow(),
+        builder(&endpoint).pass_other_origins(),
+        narrow().pass_other_origins(),
+    ] {
+        let layer = builder.build().unwrap();
+        for uri in UNCLEAR {
+            let error = carried(&layer, get(uri)).await.expect_err(uri);
+            assert!(error.is_destination(), "{uri}: {error}");
+            assert!(
+                error.to_string().contains("where it goes"),
+                "{uri}: {error}"
+            );
+        }
+        let tunnel = Request::connect("api.example:99999").body(String::new());
+        let error = carried(&layer, tunnel.unwrap()).await.unwrap_err();
+        assert!(error.is_destination(), "{error}");
+    }
+    assert_eq!(endpoint.requests(), 0);
+}
+
+// FS1
+#[test]
+fn a_token_url_or_origin_that_does_not_clearly_say_where_it_goes_is_a_build_error() {
+    let endpoint = Endpoint::new();
+    let extra = [
+        "https://$HOST/",
+        "https://*.example/",
+        "https://api..example/",
+        "https:///",
+        "https://api%2eexample/",
+        "https://api.example:443:443/",
+        "https://::1/",
+    ];
+    for url in UNCLEAR.into_iter().chain(extra) {
+        let token_url = OAuthLayer::client_credentials(url, "id", "secret")
+            .dangerous_http_token_endpoint()
+            .token_client(endpoint.clone())
+            .build();
+        let error = token_url.map(|_| ()).expect_err(url);
+        assert!(
+            matches!(error, BuildError::TokenUrl { .. }),
+            "{url}: {error}"
+        );
+        let allowed = builder(&endpoint).allow_origin(url).build();
+        let assumed = builder(&endpoint).assume_origin(url).build();
+        for built in [allowed, assumed] {
+            let error = built.map(|_| ()).expect_err(url);
+            assert!(matches!(error, BuildError::Origin { .. }), "{url}: {error}");
+        }
+    }
+}
+
+// FA16
+#[test]
+fn a_token_url_that_is_no_url_is_told_what_to_write() {
+    for (url, wanted) in [
+        ("127.0.0.1:9001/t", "https://"),
+        ("localhost:9001", "https://"),
+        ("gw.example/oauth2/v1/token", "https://"),
+        ("gw.example", "https://"),
+        ("https://b\u{fc}cher.example/t", "xn--"),
+        ("https://gw.example:99999/t", "port"),
+    ] {
+        let built = OAuthLayer::client_credentials(url, "id", "secret")
+            .token_client(Endpoint::new())
+            .build();
+        let error = built.map(|_| ()).expect_err(url).to_string();
+        assert!(error.contains(wanted), "{url}: {error}");
+    }
+}
+
+// FS2, R22
+#[tokio::test(start_paused = true)]
+async fn a_bare_path_without_an_assumed_origin_fails_before_a_token_is_asked_for() {
+    for target in ["/package.Service/Method", "*"] {
+        let endpoint = Endpoint::new();
+        let error = carried(&layer(&endpoint), get(target)).await.unwrap_err();
+        assert!(error.is_destination(), "{error}");
+        assert!(error.to_string().contains("assume_origin()"), "{error}");
+        let passing = builder(&endpoint).pass_other_origins().build().unwrap();
+        assert_eq!(carried(&passing, get(target)).await.unwrap(), "");
+        assert_eq!(endpoint.requests(), 0);
+
+        let assuming = builder(&endpoint).assume_origin("https://api.example");
+        let assuming = assuming.build().unwrap();
+        let carried = carried(&assuming, get(target)).await;
+        assert_eq!(carried.unwrap(), "Bearer token-1");
+    }
+}
+
+// FS3, R22
+#[tokio::test(start_paused = true)]
+async fn trace_and_authority_form_requests_never_carry_the_token() {
+    let endpoint = Endpoint::new();
+    let trace = || {
+        let mut request = get(API);
+        *request.method_mut() = http::Method::TRACE;
+        request
+    };
+    let authority_form = || get("api.example:443");
+    let narrow = || builder(&endpoint).allow_origin("https://api.example");
+    for (open, passing) in [
+        (builder(&endpoint), builder(&endpoint).pass_other_origins()),
+        (narrow(), narrow().pass_other_origins()),
+    ] {
+        let (open, passing) = (open.build().unwrap(), passing.build().unwrap());
+        let error = carried(&open, trace()).await.unwrap_err();
+        assert!(error.is_destination(), "{error}");
+        assert!(error.to_string().contains("TRACE"), "{error}");
+        let error = carried(&open, authority_form()).await.unwrap_err();
+        assert!(error.is_destination(), "{error}");
+        assert!(error.to_string().contains("https://"), "{error}");
+        assert_eq!(carried(&passing, trace()).await.unwrap(), "");
+        assert_eq!(carried(&passing, authority_form()).await.unwrap(), "");
+    }
+    assert_eq!(endpoint.requests(), 0);
+}
+
+// FS15, FS1, R22
+#[tokio::test(start_paused = true)]
+async fn what_a_name_server_may_be_asked_for_is_not_loopback() {
+    for host in [
+        "localhost.",
+        "127.0.0.1.",
+        "127.1",
+        "0x7f.1",
+        "0177.0.0.1",
+        "2130706433",
+        "[::ffff:127.0.0.1]",
+        "127.0.0.1.evil.example",
+    ] {
+        let endpoint = Endpoint::new();
+        let url = format!("http://{host}/t");
+        let error = carried(&layer(&endpoint), get(&url)).await.expect_err(host);
+        assert!(error.is_destination(), "{host}: {error}");
+        assert_eq!(endpoint.requests(), 0);
+        let built = OAuthLayer::client_credentials(url, "id", "secret")
+            .token_client(endpoint)
+            .build();
+        let error = built.map(|_| ()).expect_err(host);
+        assert!(
+            matches!(error, BuildError::InsecureTokenUrl { .. }),
+            "{host}: {error}"
+        );
+    }
+    let endpoint = Endpoint::new();
+    let open = layer(&endpoint);
+    for url in [
+        "http://LocalHost:8080/",
+        "http://[0:0::1]/",
+        "http://127.8.8.8/",
+    ] {
+        assert_eq!(carried(&open, get(url)).await.unwrap(), "Bearer token-1");
+    }
+}
+
+// FS1, R22
+#[tokio::test(start_paused = true)]
+async fn user_info_is_never_taken_for_the_host() {
+    let endpoint = Endpoint::new();
+    let narrow = builder(&endpoint).allow_origin("https://api.example");
+    let (open, narrow) = (layer(&endpoint), narrow.build().unwrap());
+    for uri in [
+        "http://127.0.0.1@evil.example/",
+        "http://localhost:80@evil.example/",
+        "http://127.0.0.1:80%40@evil.example:80/",
+    ] {
+        let error = carried(&open, get(uri)).await.unwrap_err();
+        assert!(
+            error.to_string().contains("http://evil.example:80"),
+            "{error}"
+        );
+    }
+    let error = carried(&narrow, get("https://api.example@evil.example/")).await;
+    assert!(error.unwrap_err().is_destination());
+    assert_eq!(endpoint.requests(), 0);
+    let right = carried(&narrow, get("https://evil.example@api.example/")).await;
+    assert_eq!(right.unwrap(), "Bearer token-1");
+}
+
+// FS15, R22
+#[tokio::test(start_paused = true)]
+async fn a_trailing_dot_names_the_same_host_behind_https_and_another_behind_http() {
+    let endpoint = Endpoint::new();
+    let narrow = builder(&endpoint)
+        .allow_origin("https://api.example")
+        .allow_origin("https://dotted.example.")
+        .allow_origin("http://plain.example")
+        .build()
+        .unwrap();
+    for uri in [
+        "https://api.example./",
+        "https://API.example.:443/",
+        "https://dotted.example/",
+        "http://PLAIN.example:80/",
+    ] {
+        assert_eq!(carried(&narrow, get(uri)).await.unwrap(), "Bearer token-1");
+    }
+    for uri in ["http://plain.example./", "https://plain.example/"] {
+        let error = carried(&narrow, get(uri)).await.expect_err(uri);
+        assert!(error.is_destination(), "{uri}: {error}");
+    }
 }

@@ -293,6 +293,122 @@ async fn the_trace_of_a_run_over_real_sockets_is_clean_our_dependencies_included
     assert_clean(&text, "the trace");
 }
 
+fn json_string(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// What comes of an answer in which the server repeats something, as error and as trace.
+async fn shown_of(text: &str, secret: &str, parameter: &str) -> String {
+    let body = format!(
+        r#"{{"error":"invalid_client","error_description":{}}}"#,
+        json_string(text)
+    );
+    let answer = raw(400, &[("x-request-id", text)], &body);
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
+        .parameter("password", parameter)
+        .token_client(Endpoint::new().always(answer))
+        .build()
+        .unwrap();
+    let error = layer.tokens().token().await.unwrap_err();
+    assert_eq!(error.oauth_code(), Some("invalid_client"));
+    format!(
+        "{error} {error:?} {:?} {:?}",
+        error.description(),
+        error.request_id()
+    )
+}
+
+// FS6
+#[tokio::test(start_paused = true)]
+async fn the_value_of_a_parameter_that_the_server_echoes_is_masked_from_eight_characters_on() {
+    let value = "hunter2+&/x";
+    for form in [
+        value,
+        "hunter2%2B%26%2Fx",
+        "hunter2%2b%26/x",
+        "hunter2+&amp;/x",
+    ] {
+        let shown = shown_of(&format!("wrong password {form}!"), SECRET, value).await;
+        assert!(shown.contains("wrong password ***!"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let shown = shown_of("a value of true is wrong", SECRET, "true").await;
+    assert!(shown.contains("a value of true is wrong"), "{shown}");
+}
+
+// FS8
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_masked_in_the_forms_in_which_servers_repeat_it() {
+    let secret = "can/ary&'s3cret\"<x>";
+    for form in [
+        "can/ary&amp;'s3cret&quot;&lt;x&gt;",
+        "can/ary&amp;&#39;s3cret&#34;&lt;x&gt;",
+        "can%2fary%26%27s3cret%22%3cx%3e",
+        "can%2Fary%26%27s3cret%22%3Cx%3E",
+        "can%2Fary%26'S3CRET%22%3cx%3E",
+        "can\\/ary\\u0026's3cret\\\"<x>",
+        "can\\\\/ary\\\\u0026's3cret\\\\\\\"\\\\u003cx>",
+        // Both alphabets of base64, of the pair and of the secret alone, and what is left of a value that was cut off.
+        "aWQ6Y2FuL2FyeSYnczNjcmV0Ijx4Pg==",
+        "aWQ6Y2FuL2FyeSYnczNjcmV0Ijx4Pg",
+        "Y2FuL2FyeSYnczNjcmV0Ijx4Pg",
+        "aWQ6Y2FuL2Fye",
+    ] {
+        let shown = shown_of(&format!("wrong: {form} end"), secret, "").await;
+        assert!(shown.contains("wrong: ***"), "{form}: {shown}");
+        let pieces = ["s3cret", "S3CRET", "can/", "can%", "aWQ6", "Y2Fu"];
+        assert!(
+            pieces.iter().all(|piece| !shown.contains(piece)),
+            "{form}: {shown}"
+        );
+    }
+    // `>>>???` of a secret is `-` and `_` in base64url.
+    let shown = shown_of("wrong: aWQ6Pj4-Pz8_Pj4-Pz8_", ">>>???>>>???", "").await;
+    assert!(shown.contains("wrong: ***"), "{shown}");
+}
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn a_secret_in_an_error_of_the_token_client_is_masked_and_a_clean_error_stays_what_it_is() {
+    let run = |error: fn() -> BoxError| async move {
+        let fails = tower::service_fn(move |_| async move {
+            Err::<http::Response<http_body_util::Full<bytes::Bytes>>, _>(error())
+        });
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", SECRET)
+            .token_client(fails)
+            .refresh_policy(one_attempt())
+            .build()
+            .unwrap();
+        layer.tokens().token().await.unwrap_err()
+    };
+    let echoing = run(|| format!("sent {SECRET}, got nothing").into()).await;
+    let source = std::error::Error::source(&echoing).unwrap().to_string();
+    assert_clean(&format!("{echoing} {echoing:?} {source}"), "the error");
+    let clean = run(|| io::Error::from(io::ErrorKind::ConnectionRefused).into()).await;
+    let source = std::error::Error::source(&clean).unwrap();
+    assert!(source.is::<io::Error>(), "{source}");
+}
+
+// FS11
+#[test]
+fn of_urls_in_debug_and_build_errors_user_info_and_query_are_cut() {
+    let url = "https://user:canary-s3cret@a.example/b?apikey=canary-t0ken";
+    let request = TokenRequest::new().audience(url).resource(url).unwrap();
+    assert_clean(&format!("{request:?}"), "Debug of TokenRequest");
+    let builder = || OAuthLayer::client_credentials(TOKEN_URL, "id", "secret");
+    let fragment = format!("{url}#x");
+    for builder in [
+        builder().resource(fragment),
+        builder().allow_origin(url),
+        builder().assume_origin(url),
+    ] {
+        let error = builder.build().unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert_clean(&text, "a build error");
+        assert!(text.contains("a.example"), "{text}");
+    }
+}
+
 /// An inner service that can be shown.
 #[derive(Clone)]
 struct Debugged(Api);

@@ -8,7 +8,9 @@ use http::{Method, Request};
 use http_body_util::Full;
 use support::*;
 use tower::{Layer, ServiceExt};
-use tower_oauth::{BuildError, ClientAuth, OAuth, OAuthLayer, OAuthLayerBuilder, TokenRequest};
+use tower_oauth::{
+    BuildError, ClientAuth, ManualClock, OAuth, OAuthLayer, OAuthLayerBuilder, Secret, TokenRequest,
+};
 
 type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
 
@@ -23,7 +25,7 @@ async fn sent(configure: impl FnOnce(Builder) -> Builder, auth: ClientAuth) -> S
     endpoint.seen().remove(0)
 }
 
-fn basic(id: &str, secret: &str) -> ClientAuth {
+fn basic(id: &str, secret: impl Into<Secret>) -> ClientAuth {
     ClientAuth::basic(id, secret)
 }
 
@@ -116,7 +118,7 @@ async fn a_secret_file_that_is_not_utf8_is_an_error_that_does_not_print_it() {
     let file = std::env::temp_dir().join(format!("tower-oauth-q6-{}", std::process::id()));
     std::fs::write(&file, b"canary\xff").unwrap();
     let endpoint = Endpoint::new();
-    let auth = ClientAuth::basic("id", tower_oauth::Secret::file(&file));
+    let auth = ClientAuth::basic("id", Secret::file(&file));
     let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
         .token_client(endpoint.clone())
         .refresh_policy(one_attempt())
@@ -184,7 +186,10 @@ async fn every_token_request_is_a_form_post_with_nothing_of_the_api_request_in_i
     assert_eq!(seen.method, Method::POST);
     let mut names: Vec<_> = seen.headers.keys().map(|name| name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["accept", "authorization", "content-type"]);
+    assert_eq!(
+        names,
+        ["accept", "authorization", "content-type", "user-agent"]
+    );
     assert_eq!(
         seen.headers["content-type"],
         "application/x-www-form-urlencoded"
@@ -306,11 +311,205 @@ async fn a_token_client_under_its_own_layer_waits_for_itself_until_its_time_is_u
 
 // Q20
 #[tokio::test]
-async fn an_empty_secret_in_post_style_is_not_sent() {
-    for auth in [ClientAuth::post("id", ""), ClientAuth::none("id")] {
-        let seen = sent(|layer| layer, auth).await;
-        assert_eq!(seen.body, "grant_type=client_credentials&client_id=id");
-        assert!(!seen.headers.contains_key("authorization"));
+async fn a_client_without_a_secret_sends_its_id_and_no_secret() {
+    let seen = sent(|layer| layer, ClientAuth::none("id")).await;
+    assert_eq!(seen.body, "grant_type=client_credentials&client_id=id");
+    assert!(!seen.headers.contains_key("authorization"));
+}
+
+// FS9, FA26, Q20
+#[test]
+fn an_empty_or_blank_secret_is_a_build_error_that_names_none() {
+    for secret in ["", "  "] {
+        for auth in [
+            basic("id", secret),
+            ClientAuth::basic_encoded("id", secret),
+            ClientAuth::post("id", secret),
+        ] {
+            let error = refused(auth);
+            assert!(matches!(error, BuildError::ClientSecret { .. }), "{error}");
+            assert!(error.to_string().contains("ClientAuth::none"), "{error}");
+        }
+    }
+}
+
+// FS9
+#[tokio::test(start_paused = true)]
+async fn an_empty_secret_file_or_provider_sends_nothing_and_works_once_it_is_filled() {
+    let path = std::env::temp_dir().join(format!("tower-oauth-empty-{}", std::process::id()));
+    for content in ["", "\n"] {
+        std::fs::write(&path, content).unwrap();
+        let provider = move || async move { Ok::<_, tower_oauth::BoxError>(content) };
+        for secret in [Secret::file(&path), Secret::provider(provider)] {
+            let endpoint = Endpoint::new();
+            let auth = ClientAuth::post("id", secret);
+            let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+                .token_client(endpoint.clone())
+                .build()
+                .unwrap();
+            let error = layer.tokens().token().await.unwrap_err();
+            assert!(error.is_transient(), "{error}");
+            assert!(error.to_string().contains("is empty"), "{error}");
+            assert_eq!(endpoint.requests(), 0);
+        }
+    }
+    let endpoint = Endpoint::new();
+    let auth = basic("id", Secret::file(&path));
+    let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+        .token_client(endpoint.clone())
+        .clock(ManualClock::new())
+        .build()
+        .unwrap();
+    let tokens = layer.tokens();
+    tokens.token().await.unwrap_err();
+    std::fs::write(&path, "s\n").unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    tokens.token().await.unwrap();
+    assert_eq!(endpoint.seen()[0].authorization(), "Basic aWQ6cw==");
+    std::fs::remove_file(&path).unwrap();
+}
+
+// FA24, Q22
+#[tokio::test]
+async fn a_token_request_names_its_client_and_the_name_can_be_set() {
+    let seen = sent(|layer| layer, basic("id", "secret")).await;
+    let ours = concat!("tower-oauth/", env!("CARGO_PKG_VERSION"));
+    assert_eq!(seen.headers["user-agent"], ours);
+    let seen = sent(
+        |layer| layer.user_agent("payments/1.0"),
+        basic("id", "secret"),
+    )
+    .await;
+    assert_eq!(seen.headers["user-agent"], "payments/1.0");
+}
+
+// FA25
+#[tokio::test]
+async fn a_resource_that_is_no_uri_is_sent_as_a_parameter() {
+    let seen = sent(
+        |layer| layer.parameter("resource", "00000002-0000-0000"),
+        basic("id", "secret"),
+    )
+    .await;
+    assert_eq!(
+        seen.body,
+        "grant_type=client_credentials&resource=00000002-0000-0000"
+    );
+}
+
+// FA26
+#[tokio::test]
+async fn a_parameter_given_twice_is_sent_twice_in_its_order() {
+    let seen = sent(
+        |layer| {
+            layer
+                .parameter("b", "2")
+                .parameter("a", "x")
+                .parameter("b", "1")
+        },
+        basic("id", "secret"),
+    )
+    .await;
+    assert_eq!(seen.body, "grant_type=client_credentials&b=2&a=x&b=1");
+}
+
+// FS14
+#[tokio::test]
+async fn parameters_of_one_name_in_another_order_are_another_kind_of_token() {
+    let endpoint = Endpoint::new();
+    let layer = builder(&endpoint).build().unwrap();
+    let ask = |first: &str, second: &str| {
+        let request = TokenRequest::new().parameter("acr", first).unwrap();
+        layer
+            .tokens()
+            .for_request(request.parameter("acr", second).unwrap())
+    };
+    ask("a", "b").token().await.unwrap();
+    ask("b", "a").token().await.unwrap();
+    ask("a", "b").token().await.unwrap();
+    assert_eq!(endpoint.requests(), 2);
+}
+
+// FA16, FA26
+#[test]
+fn a_wrong_setting_is_named_with_what_to_write_instead() {
+    type Change = fn(Builder) -> Builder;
+    let status = |code| http::StatusCode::from_u16(code).unwrap();
+    let rows: [(Change, &str); 12] = [
+        (|layer| layer.accept_token_type(""), "accept_token_type"),
+        (
+            |layer| layer.accept_token_type(" "),
+            "as the server names it",
+        ),
+        (|layer| layer.user_agent(""), "user_agent"),
+        (|layer| layer.user_agent("a\r\nb: c"), "payments/1.0"),
+        (
+            |layer| {
+                layer
+                    .allow_origin("https://a.example")
+                    .assume_origin("https://b.example")
+            },
+            "https://b.example:443 would never get the token",
+        ),
+        (
+            |layer| layer.assume_origin("http://b.example"),
+            "allow_origin()",
+        ),
+        (|layer| layer.parameter("scope", "a"), "is set by scope()"),
+        (
+            |layer| layer.parameter("client_id", "a"),
+            "ClientAuth::post",
+        ),
+        (|layer| layer.parameter(" ", "a"), "is no name"),
+        (
+            |layer| layer.resource("resource1"),
+            "parameter(\"resource\", ..)",
+        ),
+        (|layer| layer.scope("\"a b\""), "leave the quotes out"),
+        (|layer| layer.scope("a\nb"), "single spaces"),
+    ];
+    for (change, part) in rows {
+        let builder = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret");
+        let error = change(builder).build().unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(
+            format!("{error:?}").starts_with(&error.to_string()),
+            "{error:?}"
+        );
+    }
+    for code in [100, 200, 204, 304] {
+        let error = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+            .refused_status(status(code))
+            .build()
+            .unwrap_err();
+        assert!(error.to_string().contains(&code.to_string()), "{error}");
+    }
+    for code in [302, 401, 403, 419, 500] {
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+            .refused_status(status(code))
+            .token_client(Endpoint::new());
+        assert!(layer.build().is_ok(), "{code}");
+    }
+    for id in [" ", " id", "id\n", "\"id\"", "\u{feff}id"] {
+        let error = refused(basic(id, "secret"));
+        assert!(matches!(error, BuildError::ClientId { .. }), "{error}");
+    }
+}
+
+// FA16
+#[test]
+fn a_token_url_that_was_written_wrong_is_told_what_to_write() {
+    for (url, part) in [
+        ("127.0.0.1:9001/t", "http:// for loopback"),
+        ("gw.example/token", "https:// in front"),
+        ("https://b\u{fc}cher.example/t", "xn--"),
+        ("\"https://gw.example/t\"", "quotes"),
+        ("https://gw.example/t\n", "line break"),
+        ("https://${HOST}/t", "placeholder"),
+    ] {
+        let builder = OAuthLayer::client_credentials(url, "id", "secret");
+        let error = builder.token_client(Endpoint::new()).build().unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
     }
 }
 

@@ -434,7 +434,7 @@ async fn a_hundred_apis_that_always_answer_401_cannot_make_a_storm_either() {
     assert!((1 + 3..=1 + 3 * 64).contains(&asked), "{asked}");
 }
 
-// P26
+// P26, R19
 #[tokio::test(start_paused = true)]
 async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
     let api = Api::new(|authorization| {
@@ -444,31 +444,30 @@ async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
         }
         answer.body(String::new()).unwrap()
     });
+    let post = || Request::post(API).body(String::new()).unwrap();
     let endpoint = Endpoint::new();
-    let plain = layer(&endpoint);
-    assert!(
-        call(&plain, &api)
-            .await
-            .headers()
-            .contains_key("grpc-status"),
-        "returned"
-    );
-    assert!(
-        !call(&plain, &api)
-            .await
-            .headers()
-            .contains_key("grpc-status"),
-        "renewed"
-    );
+    let plain = layer(&endpoint).layer(api.clone());
+    let answer = plain.clone().oneshot(post()).await.unwrap();
+    assert!(answer.headers().contains_key("grpc-status"), "returned");
+    let answer = plain.clone().oneshot(post()).await.unwrap();
+    assert!(!answer.headers().contains_key("grpc-status"), "renewed");
+    assert_eq!(endpoint.requests(), 2);
     let endpoint = Endpoint::new();
     let replaying = layer(&endpoint).replay_with(|body: &String| Some(body.clone()));
+    let answer = replaying.layer(api.clone()).oneshot(post()).await.unwrap();
     assert!(
-        !call(&replaying, &api)
-            .await
-            .headers()
-            .contains_key("grpc-status"),
+        !answer.headers().contains_key("grpc-status"),
         "replayed with a hook"
     );
+    assert_eq!(endpoint.requests(), 2);
+    // A gRPC call is a POST, always.
+    let endpoint = Endpoint::new();
+    let plain = layer(&endpoint);
+    for _ in 0..3 {
+        let answer = call(&plain, &api).await;
+        assert!(answer.headers().contains_key("grpc-status"));
+    }
+    assert_eq!(endpoint.requests(), 1);
 }
 
 // P30
@@ -530,4 +529,174 @@ async fn the_401_of_a_replay_makes_the_renewed_token_suspect() {
         api.seen(),
         ["Bearer token-1", "Bearer token-2", "Bearer token-3"]
     );
+}
+
+/// How many tokens are asked for by two requests, the first of which is refused with these challenges.
+async fn tokens_asked_for(challenges: &[&str], named: bool) -> usize {
+    let mut refusal = unauthorized("");
+    for challenge in challenges {
+        let value = http::HeaderValue::from_str(challenge).unwrap();
+        refusal.headers_mut().append("www-authenticate", value);
+    }
+    let headers = refusal.headers().clone();
+    let api = Api::new(move |authorization| {
+        let mut answer = Response::new(String::new());
+        if authorization == "Bearer token-1" {
+            *answer.status_mut() = StatusCode::UNAUTHORIZED;
+            *answer.headers_mut() = headers.clone();
+        }
+        answer
+    });
+    let endpoint = Endpoint::new();
+    let mut builder = builder(&endpoint);
+    if named {
+        builder = builder.refused_status(StatusCode::UNAUTHORIZED);
+    }
+    let layer = builder.build().unwrap();
+    call(&layer, &api).await;
+    call(&layer, &api).await;
+    endpoint.requests()
+}
+
+// FA14, FA15, FA17, FA23, R19
+#[tokio::test(start_paused = true)]
+async fn a_401_renews_when_its_challenges_say_that_a_new_token_may_help() {
+    let long = format!("Negotiate {}", "y".repeat(17 * 1024));
+    let wide = format!("Digest realm=\"x\", nonce=\"{}\"", "n".repeat(17 * 1024));
+    let many = "Basic, ".repeat(40);
+    for (challenges, renews) in [
+        // FA15
+        (
+            &["Basic realm=\"x\" Bearer error=\"invalid_token\""][..],
+            true,
+        ),
+        (
+            &["Digest realm=\"x\", nonce=\"y\" Bearer realm=\"z\""],
+            true,
+        ),
+        (
+            &["Basic realm=\"x\" Bearer error=\"insufficient_scope\""],
+            false,
+        ),
+        (
+            &["Basic realm=\"x\" Bearish error=\"invalid_token\""],
+            false,
+        ),
+        (
+            &["Bearer error=\"insufficient_scope\" NTLM error=\"invalid_token\""],
+            false,
+        ),
+        // FA17
+        (&[&*long, "Bearer error=\"invalid_token\""], true),
+        (&[&*wide, "Bearer error=\"invalid_token\""], true),
+        (&[&*many, "Bearer error=\"invalid_token\""], true),
+        (&["Bearer error=\"insufficient_scope\"", &*long], false),
+        (&["Basic", "Negotiate YII="], false),
+        // FA23
+        (
+            &["Bearer error=\"insufficient_user_authentication\", acr_values=\"x\""],
+            false,
+        ),
+        (
+            &["Bearer error=\"insufficient_scope\", Bearer error=\"invalid_token\""],
+            true,
+        ),
+        (
+            &[
+                "Bearer error=\"invalid_token\"",
+                "Bearer error=\"insufficient_scope\"",
+            ],
+            true,
+        ),
+        (
+            &[
+                "Bearer",
+                "Bearer error=\"insufficient_user_authentication\"",
+            ],
+            false,
+        ),
+        // FA14
+        (&["Keystone uri=\"https://keystone.example\""], false),
+    ] {
+        let asked = tokens_asked_for(challenges, false).await;
+        assert_eq!(asked == 2, renews, "{:.60}: {asked}", challenges[0]);
+    }
+}
+
+// FA14, R19
+#[tokio::test(start_paused = true)]
+async fn a_401_that_was_named_renews_whatever_its_schemes_unless_a_new_token_would_not_help() {
+    for (challenges, renews) in [
+        (&["Keystone uri=\"https://keystone.example\""][..], true),
+        (&["Basic realm=\"x\"", "Negotiate"], true),
+        (&["Keystone, Bearer error=\"invalid_token\""], true),
+        (&["Keystone, Bearer error=\"insufficient_scope\""], false),
+        (
+            &["Bearer error=\"insufficient_claims\", claims=\"eyJ9\""],
+            false,
+        ),
+        (
+            &["Bearer error=\"insufficient_user_authentication\""],
+            false,
+        ),
+        (&["Bearer error=\"invalid_request\""], false),
+    ] {
+        let asked = tokens_asked_for(challenges, true).await;
+        assert_eq!(asked == 2, renews, "{}: {asked}", challenges[0]);
+    }
+}
+
+// FS16, R20
+#[tokio::test(start_paused = true)]
+async fn one_origin_has_one_budget_however_it_is_written() {
+    let spelled = [
+        "https://sick.example/a",
+        "https://SICK.example/b",
+        "https://sick.example:443/",
+        "https://sick.example:0443/",
+        "https://sick.example:/",
+        "https://sick.example./",
+        "https://Sick.Example.:443/",
+        "https://user:pw@sick.example/",
+        "/path",
+    ];
+    let sick = Api::new(|_| unauthorized(INVALID_TOKEN));
+    for listed in [false, true] {
+        let endpoint = Endpoint::new();
+        let mut builder = builder(&endpoint).assume_origin("https://sick.example");
+        if listed {
+            builder = builder
+                .allow_origin("https://other.example")
+                .allow_origin("https://sick.example");
+        }
+        let layer = builder.build().unwrap();
+        for turn in 0..20 {
+            for uri in spelled {
+                call_at(&layer, &sick, uri).await;
+            }
+            let changing = format!("https://user-{turn}@sick.example/");
+            call_at(&layer, &sick, &changing).await;
+        }
+        assert_eq!(endpoint.requests(), 1 + 3, "listed: {listed}");
+    }
+}
+
+// FS16, R20
+#[tokio::test(start_paused = true)]
+async fn scheme_and_port_keep_budgets_apart() {
+    let endpoint = Endpoint::new();
+    let sick = Api::new(|_| unauthorized(INVALID_TOKEN));
+    let layer = layer(&endpoint);
+    let origins = [
+        "https://127.0.0.1/",
+        "http://127.0.0.1/",
+        "https://127.0.0.1:80/",
+    ];
+    for (place, uri) in origins.into_iter().enumerate() {
+        for _ in 0..20 {
+            call_at(&layer, &sick, uri).await;
+        }
+        // Each origin spends its own three; the last renewal of one is the first token of the next.
+        assert_eq!(endpoint.requests(), 1 + 3 * (place + 1), "{uri}");
+    }
 }

@@ -21,14 +21,21 @@ pub(crate) enum Verdict {
 /// Whether an answer needs a closer look: [`decide`] may say [`Verdict::Refused`], or, at a 403, there may be challenges for the
 /// caller to see.
 #[inline(always)]
-pub(crate) fn is_suspicious(status: StatusCode, headers: &HeaderMap, also: &[StatusCode]) -> bool {
+pub(crate) fn is_suspicious(
+    posted: bool,
+    status: StatusCode,
+    headers: &HeaderMap,
+    also: &[StatusCode],
+) -> bool {
     status == StatusCode::FORBIDDEN
         || is_unauthorized(status, also)
-        || is_grpc_unauthenticated(status, headers)
+        || posted && is_grpc_unauthenticated(status, headers)
 }
 
-/// Judges an answer; `also` holds the statuses that count as a 401 besides 401 itself.
+/// Judges the answer to a request, which was a POST if it was `posted`. `also` holds the statuses that the user named: they count
+/// as a 401, and 401 itself counts whatever its schemes if it is among them.
 pub(crate) fn decide(
+    posted: bool,
     status: StatusCode,
     headers: &HeaderMap,
     challenges: &Challenges,
@@ -38,11 +45,15 @@ pub(crate) fn decide(
     if is_unauthorized(status, also) {
         return match bearer {
             Some(bearer) => refusal(bearer.error()),
-            None if challenges.is_empty() => Verdict::Refused,
+            // What was cut off may have been a Bearer challenge.
+            None if challenges.is_empty() || challenges.are_cut() => Verdict::Refused,
+            None if status == StatusCode::UNAUTHORIZED && also.contains(&status) => {
+                Verdict::Refused
+            }
             None => Verdict::Denied,
         };
     }
-    if is_grpc_unauthenticated(status, headers) {
+    if posted && is_grpc_unauthenticated(status, headers) {
         return Verdict::Refused;
     }
     let denied = matches!(
@@ -58,7 +69,12 @@ pub(crate) fn decide(
 /// An unknown code counts as `invalid_token`: a needless renewal is bounded by its budget, a dead token kept is not.
 fn refusal(error: Option<&str>) -> Verdict {
     match error {
-        Some("insufficient_scope" | "insufficient_claims" | "invalid_request") => Verdict::Denied,
+        Some(
+            "insufficient_scope"
+            | "insufficient_claims"
+            | "insufficient_user_authentication"
+            | "invalid_request",
+        ) => Verdict::Denied,
         _ => Verdict::Refused,
     }
 }
@@ -68,7 +84,8 @@ fn is_unauthorized(status: StatusCode, also: &[StatusCode]) -> bool {
     status == StatusCode::UNAUTHORIZED || also.contains(&status)
 }
 
-/// A gRPC server refuses in a trailers-only answer: HTTP 200, with its own status among the headers.
+/// A gRPC server refuses in a trailers-only answer: HTTP 200, with its own status among the headers. Only a POST is a gRPC call; an
+/// answer to another request need not be searched.
 #[inline(always)]
 fn is_grpc_unauthenticated(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::OK
@@ -101,6 +118,15 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, lines: &[(&'static str, &str)], also: &[u16]) -> Verdict {
+        answer_to(false, status, lines, also)
+    }
+
+    fn answer_to(
+        posted: bool,
+        status: u16,
+        lines: &[(&'static str, &str)],
+        also: &[u16],
+    ) -> Verdict {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
@@ -111,10 +137,11 @@ mod tests {
             status_of(&status),
             also.iter().map(status_of).collect::<Vec<_>>(),
         );
-        let verdict = decide(status, &headers, &Challenges::parse(&headers), &also);
+        let challenges = Challenges::parse(&headers);
+        let verdict = decide(posted, status, &headers, &challenges, &also);
         if verdict == Verdict::Refused {
             assert!(
-                is_suspicious(status, &headers, &also),
+                is_suspicious(posted, status, &headers, &also),
                 "a refusal must be suspicious"
             );
         }
@@ -209,6 +236,84 @@ mod tests {
         }
     }
 
+    // FA14, FA23
+    #[test]
+    fn a_401_that_was_named_counts_whatever_its_schemes_unless_a_new_token_would_not_help() {
+        for (challenge, wanted) in [
+            (
+                "Keystone uri=\"https://keystone.example\"",
+                Verdict::Refused,
+            ),
+            ("Basic, Negotiate", Verdict::Refused),
+            ("DPoP error=\"invalid_dpop_proof\"", Verdict::Refused),
+            ("Keystone, Bearer error=\"invalid_token\"", Verdict::Refused),
+            (
+                "Keystone, Bearer error=\"insufficient_scope\"",
+                Verdict::Denied,
+            ),
+            ("Bearer error=\"insufficient_claims\"", Verdict::Denied),
+            (
+                "Bearer error=\"insufficient_user_authentication\"",
+                Verdict::Denied,
+            ),
+            ("Bearer error=\"invalid_request\"", Verdict::Denied),
+        ] {
+            let headers = [("www-authenticate", challenge)];
+            assert_eq!(answer(401, &headers, &[419, 401]), wanted, "{challenge}");
+        }
+        let basic = [("www-authenticate", "Basic")];
+        assert_eq!(answer(401, &basic, &[419]), Verdict::Denied);
+        assert_eq!(answer(419, &basic, &[419, 401]), Verdict::Denied);
+        assert_eq!(answer(403, &basic, &[401]), Verdict::Denied);
+    }
+
+    // FA17
+    #[test]
+    fn a_401_whose_challenges_were_cut_before_a_bearer_was_found_counts_as_unreadable() {
+        let long = format!("Negotiate {}", "y".repeat(17 * 1024));
+        let wide = format!("Digest nonce=\"{}\"", "a, ".repeat(6 * 1024));
+        let many = "Basic, ".repeat(33);
+        for first in [&*long, &*wide, &*many] {
+            for second in ["Bearer error=\"invalid_token\"", "Basic"] {
+                let lines = [("www-authenticate", first), ("www-authenticate", second)];
+                assert_eq!(answer(401, &lines, &[]), Verdict::Refused, "{first:.20}");
+                assert_eq!(answer(403, &lines, &[]), Verdict::Denied, "{first:.20}");
+            }
+            let found = [
+                ("www-authenticate", "Bearer error=\"insufficient_scope\""),
+                ("www-authenticate", first),
+            ];
+            assert_eq!(answer(401, &found, &[]), Verdict::Denied, "{first:.20}");
+        }
+        let fits = format!("Digest nonce=\"{}\"", "a".repeat(15 * 1024));
+        let fits = [("www-authenticate", &*fits), ("www-authenticate", "Basic")];
+        assert_eq!(answer(401, &fits, &[]), Verdict::Denied);
+    }
+
+    // FA23
+    #[test]
+    fn of_several_bearer_challenges_one_with_invalid_token_decides() {
+        const SCOPE: &str = "Bearer error=\"insufficient_scope\"";
+        const TOKEN: &str = "Bearer error=\"invalid_token\"";
+        const STEP_UP: &str = "Bearer error=\"insufficient_user_authentication\"";
+        for (challenges, wanted) in [
+            (&[SCOPE, TOKEN][..], Verdict::Refused),
+            (&[TOKEN, SCOPE], Verdict::Refused),
+            (&["Bearer", "Basic", STEP_UP, TOKEN], Verdict::Refused),
+            (&["Bearer", STEP_UP], Verdict::Denied),
+            (&[STEP_UP, "Bearer error=\"made_up\""], Verdict::Denied),
+            (&["Bearer error=\"made_up\"", STEP_UP], Verdict::Refused),
+        ] {
+            let lines: Vec<_> = challenges
+                .iter()
+                .map(|line| ("www-authenticate", *line))
+                .collect();
+            assert_eq!(answer(401, &lines, &[]), wanted, "{challenges:?}");
+            let one_line = challenges.join(", ");
+            assert_eq!(challenged(401, &one_line), wanted, "{one_line}");
+        }
+    }
+
     #[test]
     fn grpc_unauthenticated_counts_as_401_without_challenge() {
         for (status, kind, code, wanted) in [
@@ -229,26 +334,33 @@ mod tests {
         ] {
             let headers = [("content-type", kind), ("grpc-status", code)];
             assert_eq!(
-                answer(status, &headers, &[]),
+                answer_to(true, status, &headers, &[]),
                 wanted,
                 "{status} {kind} {code}"
             );
+            assert_eq!(answer(status, &headers, &[]), Verdict::Accepted, "no POST");
         }
         let untyped = [("grpc-status", "16")];
-        assert_eq!(answer(200, &untyped, &[]), Verdict::Accepted);
+        assert_eq!(answer_to(true, 200, &untyped, &[]), Verdict::Accepted);
+        let challenged = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", "16"),
+            ("www-authenticate", "Basic"),
+        ];
+        assert_eq!(answer_to(true, 200, &challenged, &[]), Verdict::Refused);
     }
 
     #[test]
     fn ordinary_answers_are_not_suspicious() {
         let empty = HeaderMap::new();
-        assert!(!is_suspicious(StatusCode::OK, &empty, &[]));
-        assert!(!is_suspicious(StatusCode::IM_A_TEAPOT, &empty, &[]));
-        assert!(is_suspicious(StatusCode::UNAUTHORIZED, &empty, &[]));
-        assert!(is_suspicious(StatusCode::FORBIDDEN, &empty, &[]));
-        assert!(is_suspicious(
-            StatusCode::IM_A_TEAPOT,
-            &empty,
-            &[StatusCode::IM_A_TEAPOT]
-        ));
+        let teapot = StatusCode::IM_A_TEAPOT;
+        for posted in [false, true] {
+            let suspicious = |status, also: &[_]| is_suspicious(posted, status, &empty, also);
+            assert!(!suspicious(StatusCode::OK, &[]));
+            assert!(!suspicious(teapot, &[]));
+            assert!(suspicious(StatusCode::UNAUTHORIZED, &[]));
+            assert!(suspicious(StatusCode::FORBIDDEN, &[]));
+            assert!(suspicious(teapot, &[teapot]));
+        }
     }
 }

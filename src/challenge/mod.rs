@@ -1,7 +1,7 @@
 //! What an API says in `WWW-Authenticate`, and whether it means that the token was refused.
 //!
 //! When a request that carried a token is answered with 401 or 403, with a status named by
-//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or with `grpc-status: 16`, the layer leaves the challenges in the answer's
+//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or a POST with `grpc-status: 16`, the layer leaves the challenges in the answer's
 //! extensions, if there are any:
 //!
 //! ```
@@ -24,12 +24,15 @@
 //!    but those.
 //! 4. A part that cannot be read is skipped up to the next comma or space, and hides nothing that stands after it.
 //!    A parameter whose challenge cannot be told is dropped, so it is never laid to another challenge.
-//! 5. Bytes that are not UTF-8 become U+FFFD.
+//! 5. Where a comma is missing after a parameter or a scheme, the name of a scheme that is registered with IANA begins the
+//!    next challenge. No other word does.
+//! 6. Bytes that are not UTF-8 become U+FFFD.
 //!
 //! # Limits
 //!
 //! The first 16 KiB of all lines together are read; of these at most 32 challenges, and 32 parameters of each, are
-//! kept. `error_description` is kept as printable ASCII, which is all that RFC 6750 §3 allows in it, up to 256 bytes.
+//! kept. A 401 that holds more, and no Bearer challenge within that, is treated as one whose challenges cannot be read.
+//! `error_description` is kept as printable ASCII, which is all that RFC 6750 §3 allows in it, up to 256 bytes.
 //! The other values are the server's text as it came: treat them as such before showing them to anyone.
 
 mod decision;
@@ -120,7 +123,10 @@ impl Challenge {
 ///
 /// See the module docs for how they are read and how many are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Challenges(Vec<Challenge>);
+pub struct Challenges {
+    list: Vec<Challenge>,
+    cut: bool,
+}
 
 impl Challenges {
     /// Reads every `WWW-Authenticate` line of an answer's headers.
@@ -129,7 +135,7 @@ impl Challenges {
     #[must_use]
     pub fn parse(headers: &HeaderMap) -> Self {
         let lines = headers.get_all(WWW_AUTHENTICATE).iter();
-        Self(parse::parse(lines.map(|line| line.as_bytes())))
+        parse::parse(lines.map(|line| line.as_bytes()))
     }
 
     /// Reads a single header value.
@@ -137,27 +143,34 @@ impl Challenges {
     /// What cannot be read is left out; the result is empty when nothing could be.
     #[must_use]
     pub fn parse_value(bytes: &[u8]) -> Self {
-        Self(parse::parse([bytes].into_iter()))
+        parse::parse([bytes].into_iter())
     }
 
     /// The challenges in the order of the answer.
     pub fn iter(&self) -> std::slice::Iter<'_, Challenge> {
-        self.0.iter()
+        self.list.iter()
     }
 
-    /// The Bearer challenge that decides: the first one with an error, else the first one.
+    /// The Bearer challenge that decides: the first one with `invalid_token`, else the first one with an error, else the first one.
     #[must_use]
     pub fn bearer(&self) -> Option<&Challenge> {
-        let mut bearers = self.iter().filter(|challenge| challenge.is("Bearer"));
-        let first = bearers.clone().next();
-        bearers
-            .find(|challenge| challenge.error().is_some())
-            .or(first)
+        let bearers = self.iter().filter(|challenge| challenge.is("Bearer"));
+        // The first of several minima.
+        bearers.min_by_key(|challenge| match challenge.error() {
+            Some("invalid_token") => 0,
+            Some(_) => 1,
+            None => 2,
+        })
     }
 
     /// Whether the answer held no challenge that could be read.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.list.is_empty()
+    }
+
+    /// Whether the answer held more than is read or kept.
+    pub(crate) fn are_cut(&self) -> bool {
+        self.cut
     }
 }

@@ -4,16 +4,17 @@
 //! turns out to be malformed, but never a third time: only a quote that no backslash precedes can begin a value, and
 //! any such quote would have ended the first search.
 
-use super::Challenge;
+use super::{Challenge, Challenges};
 
 /// Reads header lines as one list of challenges.
-pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<Challenge> {
+pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Challenges {
     let mut parser = Parser::default();
     let mut left = MAX_INPUT;
     for line in lines {
         let kept = cut(line, left);
         parser.line(kept);
         if kept.len() < line.len() {
+            parser.found.cut = true;
             break;
         }
         left -= kept.len();
@@ -24,7 +25,7 @@ pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<Challenge>
 /// What has been read so far; outlives a line, since a parameter may stand on a later line than its scheme.
 #[derive(Default)]
 struct Parser {
-    found: Vec<Challenge>,
+    found: Challenges,
     /// Whether the parameters that follow belong to the last challenge found.
     open: bool,
 }
@@ -33,6 +34,8 @@ impl Parser {
     fn line(&mut self, line: &[u8]) {
         let mut cursor = Cursor { rest: line };
         let mut first = true;
+        // Whether a scheme or a parameter has just ended, after which a comma may be missing.
+        let mut between = false;
         loop {
             first |= cursor.take_while(is_gap).contains(&b',');
             if cursor.rest.is_empty() {
@@ -43,12 +46,16 @@ impl Parser {
             let ended = spaced || cursor.at_gap();
 
             if !word.is_empty() && cursor.rest.starts_with(b"=") {
-                if let Some(value) = cursor.value() {
+                let value = cursor.value();
+                between = value.is_some();
+                if let Some(value) = value {
                     self.param(word, &value);
                 }
-            } else if first && !word.is_empty() && ended {
+            } else if !word.is_empty() && ended && (first || between && is_registered(word)) {
                 self.scheme(word, cursor.token68());
+                between = true;
             } else {
+                between = false;
                 // A scheme stands only at the head of a list element, so a stray word further in ends nothing, while
                 // an unreadable head may be a scheme to which the next parameters belong.
                 self.open &= !first;
@@ -61,9 +68,10 @@ impl Parser {
     }
 
     fn scheme(&mut self, name: &[u8], token68: Option<&[u8]>) {
-        self.open = self.found.len() < MAX_CHALLENGES;
+        self.open = self.found.list.len() < MAX_CHALLENGES;
+        self.found.cut |= !self.open;
         if self.open {
-            self.found.push(Challenge {
+            self.found.list.push(Challenge {
                 scheme: text(name),
                 token68: token68.map(text),
                 params: Vec::new(),
@@ -72,7 +80,7 @@ impl Parser {
     }
 
     fn param(&mut self, name: &[u8], value: &[u8]) {
-        let Some(challenge) = self.found.last_mut().filter(|_| self.open) else {
+        let Some(challenge) = self.found.list.last_mut().filter(|_| self.open) else {
             return;
         };
         let name = text(name).to_ascii_lowercase();
@@ -88,6 +96,7 @@ impl Parser {
 }
 
 /// What is still to be read of a line.
+#[derive(Clone)]
 struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -110,9 +119,11 @@ impl<'a> Cursor<'a> {
         let body = ahead.take_while(is_token68).len();
         let padding = ahead.take_while(|byte| byte == b'=').len();
         let token68 = &self.rest[..body + padding];
-        ahead.take_while(is_space);
-        let alone = ahead.rest.first().is_none_or(|byte| *byte == b',');
-        if body == 0 || !alone {
+        let spaced = !ahead.take_while(is_space).is_empty();
+        let alone = ahead.rest.first().is_none_or(|byte| *byte == b',')
+            || spaced && is_registered(ahead.clone().take_while(is_token));
+        // The name of a scheme is the next challenge, with the comma before it missing.
+        if body == 0 || !alone || is_registered(token68) {
             return None;
         }
         self.rest = ahead.rest;
@@ -190,6 +201,29 @@ fn is_token(byte: u8) -> bool {
 /// RFC 9110 §11.2, without the padding.
 fn is_token68(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
+}
+
+/// IANA's registry of HTTP authentication schemes. Nothing else is taken for a scheme where a comma is missing: it may be a word of a
+/// description without quotes. (NTLM is not registered, and its servers send lines of their own.)
+fn is_registered(word: &[u8]) -> bool {
+    const SCHEMES: [&str; 14] = [
+        "Basic",
+        "Bearer",
+        "Concealed",
+        "Digest",
+        "DPoP",
+        "GNAP",
+        "HOBA",
+        "Mutual",
+        "Negotiate",
+        "OAuth",
+        "PrivateToken",
+        "SCRAM-SHA-1",
+        "SCRAM-SHA-256",
+        "vapid",
+    ];
+    let mut schemes = SCHEMES.iter();
+    schemes.any(|scheme| scheme.as_bytes().eq_ignore_ascii_case(word))
 }
 
 const MAX_INPUT: usize = 16 * 1024;
@@ -348,6 +382,83 @@ mod tests {
         }
     }
 
+    // FA15
+    #[test]
+    fn a_registered_scheme_begins_a_challenge_where_its_comma_is_missing() {
+        for (value, wanted) in [
+            (
+                "Basic realm=\"x\" Bearer error=\"invalid_token\"",
+                &["Basic", "Bearer"][..],
+            ),
+            (
+                "Basic realm=x bearer error=invalid_token",
+                &["Basic", "bearer"],
+            ),
+            (
+                "Basic realm=\"x\"; Bearer error=\"invalid_token\"",
+                &["Basic", "Bearer"],
+            ),
+            (
+                "Digest realm=\"a, b\" nonce=\"c\"\tBEARER error=invalid_token",
+                &["Digest", "BEARER"],
+            ),
+            (
+                "DPoP algs=\"ES256\" Bearer error=invalid_token",
+                &["DPoP", "Bearer"],
+            ),
+            (
+                "Bearer error=\"invalid_token\" DPoP algs=\"ES256\"",
+                &["Bearer", "DPoP"],
+            ),
+            ("Bearer error=\"invalid_token\" Basic", &["Bearer", "Basic"]),
+            (
+                "Bearer error=\"invalid_token\" Negotiate, Basic",
+                &["Bearer", "Negotiate", "Basic"],
+            ),
+            (
+                "Negotiate Bearer error=\"invalid_token\"",
+                &["Negotiate", "Bearer"],
+            ),
+            (
+                "Negotiate YII= Bearer error=\"invalid_token\"",
+                &["Negotiate", "Bearer"],
+            ),
+            (
+                "vapid t=x SCRAM-SHA-256 realm=y Mutual z=1 Bearer error=invalid_token",
+                &["vapid", "SCRAM-SHA-256", "Mutual", "Bearer"],
+            ),
+        ] {
+            let challenges = read(value);
+            assert_eq!(schemes(&challenges), wanted, "{value}");
+            let bearer = challenges.bearer().unwrap_or_else(|| panic!("{value}"));
+            assert_eq!(bearer.error(), Some("invalid_token"), "{value}");
+        }
+        assert_eq!(schemes(&read("Basic Bearer")), ["Basic", "Bearer"]);
+        let negotiate = read("Negotiate YII= Bearer");
+        assert_eq!(negotiate.list[0].token68(), Some("YII="));
+    }
+
+    // FA15
+    #[test]
+    fn a_word_that_is_no_registered_scheme_begins_no_challenge() {
+        for value in [
+            "Bearer error=\"invalid_token\" Keystone uri=\"x\"",
+            "Bearer error=\"invalid_token\" NTLM",
+            "Bearer error=\"invalid_token\" Basically realm=\"x\"",
+            "Bearer error=\"invalid_token\" Basic=\"x\"",
+            "Bearer error=invalid_token error_description=The token expired",
+            // Further into a description without quotes, a scheme's name is a word like any other.
+            "Bearer error=invalid_token error_description=The token is no Basic realm=x",
+            "Bearer realm=Basic error=invalid_token",
+            "Bearer realm=\"x Basic y\" error=invalid_token",
+        ] {
+            let challenges = read(value);
+            assert_eq!(schemes(&challenges), ["Bearer"], "{value}");
+            let bearer = challenges.bearer().unwrap_or_else(|| panic!("{value}"));
+            assert_eq!(bearer.error(), Some("invalid_token"), "{value}");
+        }
+    }
+
     #[test]
     fn an_error_is_never_laid_to_a_challenge_that_did_not_send_it() {
         for value in [
@@ -420,6 +531,10 @@ mod tests {
                 Some("invalid_token"),
             ),
             ("Bearer error=x, Bearer error=y", Some("x")),
+            (
+                "Bearer error=x, Bearer error=invalid_token",
+                Some("invalid_token"),
+            ),
             ("Bearer error=\"\", Bearer error=y", Some("y")),
             ("Bearer realm=a, Bearer realm=b", None),
         ] {
@@ -438,15 +553,27 @@ mod tests {
 
         let params: String = (0..1000).map(|n| format!("p{n}=1,")).collect();
         let wide = read(&format!("A {params}"));
-        assert_eq!(wide.0[0].params.len(), MAX_PARAMS);
+        assert_eq!(wide.list[0].params.len(), MAX_PARAMS);
 
         let repeated = read(&format!("A {}y=2", "x=1, ".repeat(MAX_PARAMS)));
-        assert_eq!(repeated.0[0].param("y"), Some("2"));
+        assert_eq!(repeated.list[0].param("y"), Some("2"));
 
         // The parameters of a challenge that is not kept are dropped with it.
         let over = read(&format!("{}Bearer error=x", "A, ".repeat(MAX_CHALLENGES)));
         assert_eq!(over.iter().count(), MAX_CHALLENGES);
-        assert_eq!(over.0[MAX_CHALLENGES - 1].params, []);
+        assert_eq!(over.list[MAX_CHALLENGES - 1].params, []);
+    }
+
+    // FA17
+    #[test]
+    fn what_is_not_read_or_not_kept_is_told() {
+        assert!(!read("Basic, Bearer").are_cut());
+        let full = "A x=1, ".repeat(MAX_CHALLENGES);
+        assert!(!read(&full).are_cut());
+        assert!(read(&format!("{full}B")).are_cut());
+        let unbroken = "y".repeat(MAX_INPUT);
+        assert!(!read(&unbroken).are_cut());
+        assert!(lines(&[&unbroken, "B"]).are_cut());
     }
 
     #[test]
@@ -458,7 +585,7 @@ mod tests {
         assert_eq!(bearer.error(), None, "half a word is no word");
 
         let unbroken = format!("Negotiate {}", "y".repeat(100 * 1024));
-        assert_eq!(read(&unbroken), read("Negotiate"));
+        assert_eq!(read(&unbroken).list, read("Negotiate").list);
     }
 
     #[test]
@@ -524,14 +651,14 @@ mod tests {
 
         #[test]
         fn arbitrary_syntax_never_panics_and_hides_no_line(text in "[Ba=\", ;\\\\\t@ÿ]{0,80}") {
-            let challenges = Challenges(parse([text.as_bytes(), b"Zed x=1"].into_iter()));
+            let challenges = parse([text.as_bytes(), b"Zed x=1"].into_iter());
             let zed = find(&challenges, "zed").expect("the second line");
             prop_assert_eq!(zed.param("x"), Some("1"));
         }
 
         #[test]
         fn a_printed_list_reads_back(list in proptest::collection::vec(challenge(), 0..6)) {
-            prop_assert_eq!(read(&print(&list)), Challenges(list));
+            prop_assert_eq!(read(&print(&list)).list, list);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Client authentication: how the token endpoint knows who asks (RFC 6749 §2.3).
 
 mod basic;
+mod mask;
 mod post;
 
 use std::fmt;
@@ -8,9 +9,10 @@ use std::fmt;
 use form_urlencoded::Serializer;
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroizing;
 
-use crate::error::{BuildError, Error};
+use self::mask::Needle;
+use crate::error::{BuildError, Error, wrapping};
+use crate::grant::TokenRequest;
 use crate::secret::{Secret, is_printable};
 
 /// How a client authenticates to the token endpoint.
@@ -24,7 +26,12 @@ use crate::secret::{Secret, is_printable};
 ///
 /// The two Basic forms differ only when the id or the secret has characters other than letters, digits, `-`, `.`, `_` and `~`.
 /// No form fits all servers, so it is a choice and never a guess: a wrong guess is an authentication failure on a live
-/// client's account. When they differ and the server answers `invalid_client`, the error names the form used and the other.
+/// client's account. When the server does not know the client, the error names the form used and the others that this client could use.
+///
+/// An empty or blank secret is a [`BuildError::ClientSecret`]: a client that has none is [`none`](Self::none).
+///
+/// The characters of the secret and everything made of them here are wiped from memory when they are dropped. Not ours to wipe are
+/// the buffers of the HTTP client and of its TLS, the environment of the process, and copies that the caller keeps.
 #[derive(Clone)]
 pub struct ClientAuth {
     method: Method,
@@ -58,7 +65,7 @@ impl ClientAuth {
         )
     }
 
-    /// `client_secret_post`: id and secret as form parameters. An empty secret is not sent.
+    /// `client_secret_post`: id and secret as form parameters.
     #[must_use]
     pub fn post(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
         Self::new(Method::Post, client_id.into(), Some(client_secret.into()))
@@ -79,10 +86,10 @@ impl ClientAuth {
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let reason = if self.client_id.is_empty() {
-            "it is empty"
-        } else if !is_printable(&self.client_id) {
+        let reason = if !is_printable(self.client_id.trim_end_matches(['\r', '\n'])) {
             "it has control characters"
+        } else if let Some(reason) = wrapping(&self.client_id) {
+            reason
         } else if self.method == Method::Basic && self.client_id.contains(':') {
             "it has a ':', which raw Basic cannot carry; use ClientAuth::basic_encoded or ClientAuth::post"
         } else {
@@ -102,7 +109,11 @@ impl ClientAuth {
             Some(secret) => secret.read().await?,
             None => SecretString::default(),
         };
-        Ok(Credentials { auth: self, secret })
+        Ok(Credentials {
+            auth: self,
+            secret,
+            request: None,
+        })
     }
 }
 
@@ -120,17 +131,34 @@ impl fmt::Debug for ClientAuth {
 pub(crate) struct Credentials<'a> {
     auth: &'a ClientAuth,
     secret: SecretString,
+    request: Option<&'a TokenRequest>,
 }
 
-impl Credentials<'_> {
+impl<'a> Credentials<'a> {
+    /// Says what is asked for, whose parameters may be secrets too.
+    pub(crate) fn asking(mut self, request: &'a TokenRequest) -> Self {
+        self.request = Some(request);
+        self
+    }
+
     /// Puts them on a token request under construction.
     pub(crate) fn apply(&self, headers: &mut HeaderMap, form: &mut Serializer<'_, String>) {
         let (id, secret) = (self.auth.client_id.as_str(), self.secret.expose_secret());
         match self.auth.method {
             Method::Basic => basic::apply(headers, id, secret),
             Method::BasicEncoded => basic::apply_encoded(headers, id, secret),
-            Method::Post => post::apply(form, id, secret),
-            Method::None => post::apply(form, id, ""),
+            Method::Post => post::apply(form, id, Some(secret)),
+            Method::None => post::apply(form, id, None),
+        }
+    }
+
+    /// At most how many bytes [`apply`](Self::apply) adds to the form.
+    pub(crate) fn form_size(&self) -> usize {
+        match self.auth.method {
+            Method::Basic | Method::BasicEncoded => 0,
+            Method::Post | Method::None => {
+                post::size(&self.auth.client_id, self.secret.expose_secret())
+            }
         }
     }
 
@@ -138,45 +166,111 @@ impl Credentials<'_> {
         self.secret.expose_secret()
     }
 
-    /// Replaces every form in which the secret was sent, in a text from the server.
+    /// Replaces the secret, in every form in which it was sent or a server may have rewritten it, in a text from the server;
+    /// and so the values of extra parameters, from eight characters on: `true` is no secret and would eat words of the text.
     pub(crate) fn mask(&self, text: &str) -> String {
-        let secret = self.secret.expose_secret();
-        if secret.is_empty() {
-            return text.to_owned();
-        }
-        let id = self.auth.client_id.as_str();
-        let percent_encoded = Zeroizing::new(basic::percent_encode(secret));
-        // Whole pairs before the secrets in them, so that nothing is left of a longer form because a shorter one was cut out
-        // of it.
-        let forms: [Zeroizing<String>; 6] = [
-            basic::encode_pair(id, secret),
-            basic::encode_pair(&basic::percent_encode(id), &percent_encoded),
-            basic::encode(secret),
-            Zeroizing::new(secret.to_owned()),
-            percent_encoded,
-            Zeroizing::new(form_urlencoded::byte_serialize(secret.as_bytes()).collect()),
-        ];
-        // Base64 is repeated without its padding as often as with it.
-        let forms = forms.iter().map(|form| form.trim_end_matches('='));
-        forms
-            .filter(|form| !form.is_empty())
-            .fold(text.to_owned(), |text, form| text.replace(form, "***"))
+        let (id, secret) = (self.auth.client_id.as_str(), self.secret.expose_secret());
+        let encoded_secret = basic::percent_encode(secret);
+        let encoded = if secret.is_empty() {
+            Vec::new()
+        } else {
+            vec![
+                basic::encode_pair(id, secret),
+                basic::encode_pair(&basic::percent_encode(id), &encoded_secret),
+                basic::encode(secret),
+                basic::encode(&encoded_secret),
+            ]
+        };
+        let values = self.request.into_iter().flat_map(TokenRequest::parameters);
+        let values = values.filter(|(_, value)| value.chars().count() >= SHORTEST_VALUE);
+        let needles: Vec<_> = encoded
+            .iter()
+            .map(|encoded| Needle::base64(encoded))
+            .chain([Needle::secret(secret)])
+            .chain(values.map(|(_, value)| Needle::value(value)))
+            .collect();
+        mask::mask(text, &needles)
     }
 
-    /// What to say when the server does not know this client.
-    pub(crate) fn advice(&self) -> Option<&'static str> {
+    /// What to check when the server does not know this client: how it was sent, and what else would build.
+    pub(crate) fn advice(&self) -> &'static str {
         let (id, secret) = (&self.auth.client_id, self.secret.expose_secret());
-        let differ = basic::percent_encode(id) != *id || basic::percent_encode(secret) != secret;
+        let plain = basic::is_plain(id) && basic::is_plain(secret);
+        let raw = !id.contains(':');
         match self.auth.method {
-            Method::Basic if differ => Some(
-                "check the client id and secret; they were sent raw (ClientAuth::basic) and have characters for which some \
-                 servers want them percent-encoded first (ClientAuth::basic_encoded)",
-            ),
-            Method::BasicEncoded if differ => Some(
-                "check the client id and secret; they were sent percent-encoded (ClientAuth::basic_encoded) and have \
-                 characters for which some servers want them raw (ClientAuth::basic)",
-            ),
-            _ => None,
+            Method::Basic if plain => {
+                "check the client id and the secret; they were sent in the header (ClientAuth::basic), and some servers want \
+                 them in the form (ClientAuth::post)"
+            }
+            Method::Basic => {
+                "check the client id and the secret; they were sent raw (ClientAuth::basic) and have characters for which some \
+                 servers want them percent-encoded first (ClientAuth::basic_encoded), or in the form (ClientAuth::post)"
+            }
+            Method::BasicEncoded if plain => {
+                "check the client id and the secret; they were sent in the header (ClientAuth::basic_encoded), and some \
+                 servers want them in the form (ClientAuth::post)"
+            }
+            Method::BasicEncoded if raw => {
+                "check the client id and the secret; they were sent percent-encoded (ClientAuth::basic_encoded) and have \
+                 characters for which some servers want them raw (ClientAuth::basic), or in the form (ClientAuth::post)"
+            }
+            Method::BasicEncoded => {
+                "check the client id and the secret; they were sent percent-encoded (ClientAuth::basic_encoded), and some \
+                 servers want them in the form (ClientAuth::post)"
+            }
+            Method::Post if plain => {
+                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
+                 them in the header (ClientAuth::basic)"
+            }
+            Method::Post if raw => {
+                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
+                 them in the header, raw (ClientAuth::basic) or percent-encoded (ClientAuth::basic_encoded)"
+            }
+            Method::Post => {
+                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
+                 them in the header (ClientAuth::basic_encoded)"
+            }
+            Method::None => {
+                "check the client id; it was sent without a secret (ClientAuth::none), and the server may want one or a client \
+                 certificate"
+            }
+        }
+    }
+}
+
+const SHORTEST_VALUE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // FA12
+    #[tokio::test]
+    async fn no_advice_names_a_method_that_would_not_build() {
+        for id in ["id", "i d", "i:d"] {
+            for secret in ["plain", "s+cret/", "s:cret"] {
+                let methods: [(&str, ClientAuth); 3] = [
+                    ("ClientAuth::basic)", ClientAuth::basic(id, secret)),
+                    (
+                        "ClientAuth::basic_encoded)",
+                        ClientAuth::basic_encoded(id, secret),
+                    ),
+                    ("ClientAuth::post)", ClientAuth::post(id, secret)),
+                ];
+                for (used, auth) in methods.iter().filter(|(_, auth)| auth.check().is_ok()) {
+                    let credentials = auth.credentials().await.unwrap();
+                    let advice = credentials.advice();
+                    assert!(advice.contains(used), "{advice}");
+                    for (name, other) in &methods {
+                        assert!(
+                            !advice.contains(name) || other.check().is_ok(),
+                            "{id}: {advice}"
+                        );
+                    }
+                    assert!(advice.matches("ClientAuth::").count() > 1, "{advice}");
+                    assert!(advice.contains("ClientAuth::post"), "{advice}");
+                }
+            }
         }
     }
 }

@@ -3,8 +3,14 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What is wrong with a configuration. It names the setting and never prints a secret.
-#[derive(Debug)]
+use http::StatusCode;
+
+use super::text::without_secrets;
+
+/// What is wrong with a configuration, and what to write instead. It names the setting and never prints a secret; of a URL
+/// it shows neither user-info nor query.
+///
+/// `Debug` begins with the same text, so that a `main` which returns it prints what to do.
 #[non_exhaustive]
 pub enum BuildError {
     /// The token URL is not an absolute `http` or `https` URL.
@@ -17,26 +23,29 @@ pub enum BuildError {
         /// The host named.
         host: String,
     },
-    /// The client id is empty, or has control characters, or a `:` where Basic sends it raw.
+    /// The client id is blank, or has control characters, white space or quotes around it, or a `:` where Basic sends it raw.
     ClientId {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The client secret has control characters.
-    ClientSecret,
+    /// The client secret is blank or has control characters.
+    ClientSecret {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A scope has characters outside the scope-token grammar of RFC 6749 §3.3.
     Scope {
         /// The scope token at fault.
         scope: String,
     },
-    /// An extra parameter has a name that the crate sets itself, or an empty one.
+    /// An extra parameter has a name that the crate sets itself, or that is empty or has white space in it.
     Parameter {
         /// The parameter at fault.
         name: String,
     },
     /// A `resource` is not an absolute URI without a fragment (RFC 8707 §2).
     Resource {
-        /// The resource at fault.
+        /// The resource at fault, without user-info and query.
         resource: String,
     },
     /// An origin is not `scheme://host[:port]` with `http` or `https`.
@@ -44,10 +53,28 @@ pub enum BuildError {
         /// The text at fault.
         origin: String,
     },
-    /// An environment variable is missing or not Unicode.
+    /// The origin that is assumed for requests whose URI is only a path may not get the token.
+    AssumedOrigin {
+        /// The origin at fault.
+        origin: String,
+        /// Whether other origins are allowed by name; otherwise it is `http` and not loopback.
+        listed: bool,
+    },
+    /// A status that cannot mean that an API refuses a token.
+    RefusedStatus {
+        /// The status at fault.
+        status: StatusCode,
+    },
+    /// A token type to accept is blank or has control characters.
+    TokenType,
+    /// The name of this client is no value for a `User-Agent` header.
+    UserAgent,
+    /// An environment variable is missing, or has a value that cannot be meant.
     Environment {
         /// The variable's name.
         variable: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// There is no token client: the crate was built without the `client` feature and none was given.
     TokenClient,
@@ -60,6 +87,29 @@ pub enum BuildError {
     },
 }
 
+impl BuildError {
+    fn variant(&self) -> &'static str {
+        match self {
+            Self::TokenUrl { .. } => "TokenUrl",
+            Self::InsecureTokenUrl { .. } => "InsecureTokenUrl",
+            Self::ClientId { .. } => "ClientId",
+            Self::ClientSecret { .. } => "ClientSecret",
+            Self::Scope { .. } => "Scope",
+            Self::Parameter { .. } => "Parameter",
+            Self::Resource { .. } => "Resource",
+            Self::Origin { .. } => "Origin",
+            Self::AssumedOrigin { .. } => "AssumedOrigin",
+            Self::RefusedStatus { .. } => "RefusedStatus",
+            Self::TokenType => "TokenType",
+            Self::UserAgent => "UserAgent",
+            Self::Environment { .. } => "Environment",
+            Self::TokenClient => "TokenClient",
+            Self::Tls(_) => "Tls",
+            Self::Policy { .. } => "Policy",
+        }
+    }
+}
+
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,36 +120,72 @@ impl fmt::Display for BuildError {
                  dangerous_http_token_endpoint() where the network is yours"
             ),
             Self::ClientId { reason } => write!(f, "client id: {reason}"),
-            Self::ClientSecret => f.write_str(
-                "client secret: it has control characters; look for a line break at its end",
-            ),
+            Self::ClientSecret { reason } => write!(f, "client secret: {reason}"),
             Self::Scope { scope } => write!(
                 f,
-                "scope: {scope:?} is not a scope token (visible ASCII without '\"' and '\\')"
+                "scope: {:?} is not a scope token (visible ASCII without '\"' and '\\'); {}",
+                without_secrets(scope),
+                scope_advice(scope)
             ),
             Self::Parameter { name } => write!(
                 f,
-                "parameter: {name:?} is empty or set by the grant or the client authentication"
+                "parameter: {:?} {}",
+                without_secrets(name),
+                parameter_advice(name)
             ),
-            Self::Resource { resource } => {
-                write!(f, "resource: {resource:?} is not an absolute URI without a fragment")
-            }
+            Self::Resource { resource } => write!(
+                f,
+                "resource: {:?} is not an absolute URI without a fragment; if the server wants it as it is, send it with \
+                 parameter(\"resource\", ..)",
+                without_secrets(resource)
+            ),
             Self::Origin { origin } => write!(
                 f,
-                "origin: {origin:?} is not scheme://host or scheme://host:port with http or https"
+                "origin: {:?} is not scheme://host or scheme://host:port with http or https; {}",
+                without_secrets(origin),
+                origin_advice(origin)
             ),
-            Self::Environment { variable } => {
-                write!(f, "environment: {variable} is not set, or is not Unicode")
+            Self::AssumedOrigin { origin, listed } => {
+                write!(f, "assume_origin: requests to {origin} would never get the token, ")?;
+                f.write_str(if *listed {
+                    "as it is not among the origins of allow_origin(); name it there too"
+                } else {
+                    "as it would cross the network in the clear; use https, or name the origin with allow_origin() too"
+                })
+            }
+            Self::RefusedStatus { status } => write!(
+                f,
+                "refused_status: {} does not refuse a token; name the status with which the API answers a dead token, \
+                 such as 403 or 419 (401 is known)",
+                status.as_u16()
+            ),
+            Self::TokenType => f.write_str(
+                "accept_token_type: it is blank or has control characters; write the type as the server names it (an answer \
+                 without a type is taken anyway)",
+            ),
+            Self::UserAgent => f.write_str(
+                "user_agent: it is blank or has characters that a header cannot carry; write a name and a version, such as \
+                 payments/1.0",
+            ),
+            Self::Environment { variable, reason } => {
+                write!(f, "environment: {variable}: {reason}")
             }
             Self::TokenClient => f.write_str(
                 "token client: none given; enable the feature \"client\" or call token_client()",
             ),
-            Self::Tls(_) => f.write_str(
-                "token client: the platform's certificate verifier could not be set up; install CA certificates or call \
-                 token_client()",
+            Self::Tls(source) => write!(
+                f,
+                "token client: the platform's certificate verifier could not be set up: {source}; install CA certificates or \
+                 call token_client()"
             ),
             Self::Policy { reason } => write!(f, "refresh policy: {reason}"),
         }
+    }
+}
+
+impl fmt::Debug for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} (BuildError::{})", self.variant())
     }
 }
 
@@ -108,6 +194,122 @@ impl StdError for BuildError {
         match self {
             Self::Tls(source) => Some(source),
             _ => None,
+        }
+    }
+}
+
+fn scope_advice(scope: &str) -> &'static str {
+    if scope.contains('"') {
+        "leave the quotes out: they belong to the shell or the file"
+    } else if scope.contains(char::is_whitespace) {
+        "separate scopes by single spaces"
+    } else {
+        "check its spelling"
+    }
+}
+
+fn parameter_advice(name: &str) -> &'static str {
+    match name {
+        "grant_type" => "is set by the grant; for another grant write a TokenSource",
+        "scope" => "is set by scope()",
+        "audience" => "is set by audience()",
+        "client_id" | "client_secret" => {
+            "is set by the client authentication; ClientAuth::post sends it in the form"
+        }
+        "client_assertion" | "client_assertion_type" => "is set by the client authentication",
+        _ => {
+            "is no name: it is empty or has white space in it; write it as the server documents it"
+        }
+    }
+}
+
+fn origin_advice(origin: &str) -> &'static str {
+    let rest = origin.split_once("://").map(|(_, rest)| rest);
+    if origin.trim() != origin || origin.contains(['"', '\'']) {
+        "leave out the quotes and the white space around it"
+    } else if !origin.is_ascii() {
+        "write the host in ASCII: a name with other letters begins with xn-- there"
+    } else if origin.contains('*') {
+        "patterns are not known; name each origin"
+    } else if origin.contains('@') {
+        "leave the user-info out"
+    } else if rest.is_some_and(|rest| rest.trim_end_matches('/').contains(['/', '?', '#'])) {
+        "leave the path out"
+    } else if rest.is_none() {
+        "write https:// in front of the host"
+    } else {
+        "check its host and port"
+    }
+}
+
+/// What is wrong with text that was pasted or came out of a file: none of it belongs to a value.
+pub(crate) fn wrapping(text: &str) -> Option<&'static str> {
+    let quotes = [
+        '"', '\'', '`', '\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}',
+    ];
+    if text.trim().is_empty() {
+        Some("it is empty or blank")
+    } else if text.starts_with('\u{feff}') {
+        Some("it begins with a byte order mark; save it as UTF-8 without one")
+    } else if text.trim_end_matches(['\r', '\n']) != text {
+        Some("it ends with a line break; leave it out")
+    } else if text.trim() != text {
+        Some("it has white space around it; leave it out")
+    } else if text.len() > 1 && text.starts_with(quotes) && text.ends_with(quotes) {
+        Some("it has quotes around it; leave them out, as they belong to the shell or the file")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // FU13
+    #[test]
+    fn debug_begins_with_the_text() {
+        let error = BuildError::TokenUrl {
+            reason: "it is empty",
+        };
+        assert_eq!(
+            format!("{error:?}"),
+            "token URL: it is empty (BuildError::TokenUrl)"
+        );
+    }
+
+    // FS11
+    #[test]
+    fn user_info_and_query_of_what_is_refused_are_not_printed() {
+        let url = || String::from("https://user:canary@a.example/b?apikey=canary");
+        for error in [
+            BuildError::Resource { resource: url() },
+            BuildError::Origin { origin: url() },
+            BuildError::Scope { scope: url() },
+            BuildError::Parameter { name: url() },
+        ] {
+            let shown = format!("{error} {error:?}");
+            assert!(
+                shown.contains("a.example") && !shown.contains("canary"),
+                "{shown}"
+            );
+        }
+    }
+
+    // FA16
+    #[test]
+    fn an_origin_is_told_what_to_write_instead() {
+        for (origin, advice) in [
+            ("api.example", "https:// in front"),
+            ("https://api.example/v1", "leave the path out"),
+            ("https://bücher.example", "xn--"),
+            ("https://*.example", "name each origin"),
+            (" https://api.example", "white space"),
+            ("\"https://api.example\"", "quotes"),
+        ] {
+            let origin = origin.to_owned();
+            let text = BuildError::Origin { origin }.to_string();
+            assert!(text.contains(advice), "{text}");
         }
     }
 }

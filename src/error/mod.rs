@@ -3,6 +3,7 @@
 mod build;
 mod class;
 mod text;
+mod transport;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,8 +13,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 pub use self::build::BuildError;
+pub(crate) use self::build::wrapping;
 use self::class::{Again, NoHead, Row};
 pub(crate) use self::class::{Class, REGISTERED, Reach, Success};
+pub(crate) use self::text::{Asked, without_secrets};
+use self::transport::Fault;
 
 /// The error of [`OAuth`](crate::OAuth) as a service: an [`Error`] of ours, or the inner service's own, unwrapped.
 ///
@@ -81,6 +85,10 @@ struct Cause {
     attempts: u32,
     elapsed: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// What stood in the way of an answer.
+    fault: Option<Fault>,
+    /// What was asked and how, for the advice.
+    asked: Option<Asked>,
 }
 
 impl Error {
@@ -102,6 +110,8 @@ impl Error {
                 attempts: 0,
                 elapsed: None,
                 source: None,
+                fault: None,
+                asked: None,
             }),
             next_attempt_in: None,
         }
@@ -181,7 +191,8 @@ impl Error {
         self
     }
 
-    /// The error underneath, for [`source`](StdError::source). Its text must hold no secret.
+    /// The error underneath, for [`source`](StdError::source). The innermost cause is part of this error's text too, so it must hold no
+    /// secret.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.edit().source = Some(Arc::from(source.into()));

@@ -1,31 +1,371 @@
 //! The words of an error: what happened, and what to do about it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use super::{Class, Error, Reach};
+use super::transport::{Fault, chain};
+use super::{Cause, Class, Error};
+
+/// What was asked, where and how: nothing secret, for whoever has to look for the fault.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) https: bool,
+    /// Whether `http` would do for this host.
+    pub(crate) loopback: bool,
+    /// Host and port, as the token URL has them.
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    /// Space-separated; empty when none was asked for.
+    pub(crate) scope: String,
+    /// What to check when the server does not know this client.
+    pub(crate) client: &'static str,
+    /// The answer was a page or the like, and nothing that a token endpoint answers with.
+    pub(crate) page: bool,
+}
 
 impl Error {
-    fn advice(&self) -> Option<&str> {
-        self.cause.advice.as_deref().or(match self.cause.row.class {
-            Class::Rejected if self.cause.row.reach == Reach::Client => Some(
-                "check the client id, the secret and how they are sent, and that this client may use the client-credentials grant",
-            ),
-            Class::Rejected => Some("check the scope, audience, resource and extra parameters"),
-            Class::InvalidResponse => {
-                Some("check that the token URL is the token endpoint and that no proxy answers in its place")
-            }
-            Class::Transient if self.cause.retry_after.is_some() => {
-                Some("the server asked to wait; requests resume by themselves")
-            }
-            Class::Transient => {
-                Some("check that the token endpoint is up and reachable from here; requests resume by themselves")
-            }
-            Class::Destination => None,
-        })
+    /// Says what was asked, for the advice.
+    pub(crate) fn with_asked(mut self, asked: Asked) -> Self {
+        self.edit().asked = Some(asked);
+        self
+    }
+
+    /// Takes what `mask` knows out of the sources, which are texts of others. Sources that are clean stay what they are.
+    pub(crate) fn with_masked_source(mut self, mask: impl Fn(&str) -> String) -> Self {
+        let Some(source) = &self.cause.source else {
+            return self;
+        };
+        let mut texts: Vec<_> = chain(&**source).map(ToString::to_string).collect();
+        texts.dedup();
+        let text = texts.join(": ");
+        let (masked, debug) = (mask(&text), format!("{source:?}"));
+        if masked != text || mask(&debug) != debug {
+            self = self.with_source(masked);
+        }
+        self
+    }
+
+    fn advice(&self) -> Option<Cow<'_, str>> {
+        let cause = &*self.cause;
+        if let Some(advice) = &cause.advice {
+            return Some(Cow::Borrowed(advice));
+        }
+        let case = Case(cause);
+        let row = ADVICE.iter().find(|(fits, _)| fits(&case));
+        row.map(|(_, text)| case.fill(text))
+    }
+
+    /// The innermost cause, unless the text has it already.
+    fn innermost(&self) -> Option<String> {
+        let cause = &*self.cause;
+        let innermost = chain(cause.source.as_deref()?).last()?;
+        let innermost = without_queries(&innermost.to_string());
+        let innermost = printable(innermost.trim(), LONGEST_CAUSE);
+        let told = |text: Option<&str>| text.is_some_and(|text| text.contains(&innermost));
+        let known = innermost.is_empty()
+            || told(Some(&cause.what))
+            || told(cause.description.as_deref())
+            || told(cause.advice.as_deref());
+        (!known).then_some(innermost)
     }
 }
 
+/// A failure as the table below looks at it.
+struct Case<'a>(&'a Cause);
+
+impl Case<'_> {
+    fn is(&self, fault: Fault) -> bool {
+        self.0.fault == Some(fault)
+    }
+
+    fn class(&self, class: Class) -> bool {
+        self.0.row.class == class
+    }
+
+    fn code(&self, codes: &[&str]) -> bool {
+        self.0
+            .oauth_code
+            .as_deref()
+            .is_some_and(|code| codes.contains(&code))
+    }
+
+    fn has_code(&self) -> bool {
+        self.0.oauth_code.is_some()
+    }
+
+    fn status(&self, statuses: &[u16]) -> bool {
+        self.0
+            .status
+            .is_some_and(|status| statuses.contains(&status.as_u16()))
+    }
+
+    fn asked(&self, fits: impl Fn(&Asked) -> bool) -> bool {
+        self.0.asked.as_ref().is_some_and(fits)
+    }
+
+    fn page(&self) -> bool {
+        !self.has_code() && self.0.description.is_none() && self.asked(|asked| asked.page)
+    }
+
+    /// The server's own words are about the scope.
+    fn says_scope(&self) -> bool {
+        let description = self.0.description.as_deref();
+        description.is_some_and(|text| text.to_ascii_lowercase().contains("scope"))
+    }
+
+    /// Whether an endpoint was named: a source of the user's own has none unless it says so.
+    fn endpoint(&self) -> bool {
+        self.0.endpoint.is_some()
+    }
+
+    fn fill<'t>(&self, template: &'t str) -> Cow<'t, str> {
+        let mut text = Cow::Borrowed(template);
+        let asked = self.0.asked.as_ref();
+        let code = self.0.oauth_code.as_deref().unwrap_or_default();
+        let host = self.0.endpoint.as_deref().unwrap_or("the token endpoint");
+        let scope = match asked {
+            Some(asked) if asked.scope.is_empty() => String::from("the scope (none was asked for)"),
+            Some(asked) => format!("the scope (\"{}\")", printable(&asked.scope, LONGEST_SHOWN)),
+            None => String::from("the scope"),
+        };
+        let path = match asked {
+            Some(asked) => format!(" ({})", printable(&asked.path, LONGEST_SHOWN)),
+            None => String::new(),
+        };
+        let at = asked.map_or(host, |asked| &asked.authority);
+        let client = asked.map_or(CLIENT, |asked| asked.client);
+        for (name, value) in [
+            ("{client}", client),
+            ("{host}", host),
+            ("{at}", at),
+            ("{path}", &*path),
+            ("{scope}", &*scope),
+            ("{code}", code),
+        ] {
+            if text.contains(name) {
+                text = Cow::Owned(text.replace(name, value));
+            }
+        }
+        text
+    }
+}
+
+/// When the way in which the client authenticates is not known.
+const CLIENT: &str = "check the client id and the secret, and how they are sent";
+
+type Row = (fn(&Case<'_>) -> bool, &'static str);
+
+/// What to do, by the cause: the first row that fits.
+const ADVICE: &[Row] = &[
+    (|case| case.class(Class::Destination), ""),
+    // Nothing came back.
+    (
+        |case| case.is(Fault::UnknownIssuer),
+        "install the CA that signed it on this machine and restart this program, or give token_client() a client that trusts it",
+    ),
+    (
+        |case| case.is(Fault::WrongName),
+        "check the host of the token URL; if it is right, the server needs a certificate for {host}",
+    ),
+    (
+        |case| case.is(Fault::Expired),
+        "the operator of {host} has to renew it; if it is not old, set this machine's clock",
+    ),
+    (
+        |case| case.is(Fault::NotYetValid),
+        "set this machine's clock; if it is right, the operator of {host} has to replace the certificate",
+    ),
+    (
+        |case| case.is(Fault::Revoked),
+        "the operator of {host} has to replace it",
+    ),
+    (
+        |case| case.is(Fault::Certificate),
+        "look at it with `openssl s_client -connect {at}`, and tell the operator of {host}",
+    ),
+    (
+        |case| case.is(Fault::OurCertificate),
+        "give token_client() a client with a certificate that {host} knows and that has not expired",
+    ),
+    (
+        |case| case.is(Fault::NoTls) && case.asked(|asked| asked.loopback),
+        "{at} answers in the clear: write http:// in the token URL, or the port that speaks TLS",
+    ),
+    (
+        |case| case.is(Fault::NoTls),
+        "{at} answers in the clear: write the port that speaks TLS into the token URL",
+    ),
+    (
+        |case| case.is(Fault::NoHttp) && case.asked(|asked| !asked.https),
+        "if {at} speaks TLS, write https:// in the token URL; otherwise check its host and port",
+    ),
+    (
+        |case| case.is(Fault::NoHttp),
+        "check the host and the port of the token URL, {at}",
+    ),
+    (
+        |case| case.is(Fault::Handshake),
+        "check that {at} speaks TLS 1.2 or 1.3 and that nothing in between breaks the connection; requests resume by themselves",
+    ),
+    (
+        |case| case.is(Fault::Scheme) && case.asked(|asked| asked.https),
+        "give token_client() a client with a TLS connector",
+    ),
+    (
+        |case| case.is(Fault::Scheme),
+        "give token_client() a client that may connect without TLS, or write https:// in the token URL",
+    ),
+    (
+        |case| case.is(Fault::Proxy),
+        "check the proxy of the token client: its address, its credentials, and whether it lets {at} through",
+    ),
+    (
+        |case| case.is(Fault::Dns),
+        "check the spelling of {host} in the token URL, and the DNS of this machine; requests resume by themselves",
+    ),
+    (
+        |case| case.is(Fault::Refused),
+        "check the host and port of the token URL, {at}, and that the token endpoint is up; requests resume by themselves",
+    ),
+    (
+        |case| case.is(Fault::NoRoute),
+        "check the network of this machine and its way to {at}; requests resume by themselves",
+    ),
+    (
+        |case| case.is(Fault::ConnectTimeout),
+        "check the host and port of the token URL, {at}, and whether a firewall drops the connection; requests resume by \
+         themselves",
+    ),
+    (
+        |case| case.is(Fault::Closed) && case.asked(|asked| !asked.https),
+        "if {at} speaks TLS, write https:// in the token URL; otherwise check that the token endpoint is up; requests resume by \
+         themselves",
+    ),
+    (
+        |case| case.is(Fault::Closed),
+        "check that the token endpoint is up and that nothing between here and {at} ends the connection; requests resume by \
+         themselves",
+    ),
+    // Not from the token endpoint at all.
+    (
+        |case| case.status(&[407]),
+        "a proxy wants credentials: give them to the token client, with token_client()",
+    ),
+    (
+        |case| case.status(&[511]),
+        "this network wants a login before it lets anything through",
+    ),
+    // A code says more than the status it comes with.
+    (|case| case.code(&["invalid_client"]), "{client}"),
+    (
+        |case| case.code(&["unauthorized_client"]),
+        "{client}; check also that the server lets this client use the client-credentials grant",
+    ),
+    (
+        |case| case.code(&["invalid_scope"]) && case.asked(|asked| asked.scope.is_empty()),
+        "no scope was asked for, and the server may want one: set it with scope()",
+    ),
+    (
+        |case| case.code(&["invalid_scope"]),
+        "check {scope}, and that the server grants it to this client",
+    ),
+    (
+        |case| case.code(&["invalid_target"]),
+        "check the audience and the resource asked for, and that the server grants them to this client",
+    ),
+    (
+        |case| case.code(&["unsupported_grant_type"]),
+        "check the path of the token URL{path}, and that the server offers the client-credentials grant there",
+    ),
+    (
+        |case| {
+            case.class(Class::Transient)
+                && (case.code(&["slow_down", "too_many_requests"]) || case.status(&[429]))
+        },
+        "too many token requests: make one layer for the whole process and clone it; requests resume by themselves",
+    ),
+    (
+        |case| case.class(Class::Transient) && case.0.retry_after.is_some(),
+        "the server asked to wait; requests resume by themselves",
+    ),
+    (
+        |case| case.class(Class::Transient) && case.0.status.is_some(),
+        "the fault lies with the token endpoint or a proxy in front of it; requests resume by themselves",
+    ),
+    (|case| case.status(&[401]), "{client}"),
+    (
+        |case| case.code(&["server_error", "temporarily_unavailable"]),
+        "ask the server's operator, who may find the request in the log; some servers answer a wrong secret so: {client}",
+    ),
+    (
+        |case| case.code(&["access_denied"]),
+        "the server denies this to the client: check {scope}, the audience and the resource, and what this client may have",
+    ),
+    (
+        |case| case.code(&["invalid_request"]),
+        "check {scope}, the audience, the resource and extra parameters; if they are right, {client}",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.has_code(),
+        "{code} is the server's own code: look it up there; check {scope}, the audience, the resource and extra parameters",
+    ),
+    // A status alone.
+    (
+        |case| case.class(Class::Rejected) && case.status(&[404, 405, 406, 410, 501, 505]),
+        "check the path of the token URL{path}: it must be the address that takes the POST for a token; then the client id",
+    ),
+    (
+        |case| {
+            case.class(Class::Rejected)
+                && case.page()
+                && case.asked(|asked| !asked.https)
+                && case.status(&[400])
+        },
+        "if {at} speaks TLS, write https:// in the token URL; otherwise something in front of the token endpoint refused with a \
+         page, and may want other headers, such as user_agent()",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.page(),
+        "it answered with a page, so something in front of the token endpoint refused, a firewall or a gateway: it may want \
+         other headers, such as user_agent(), or block the address of this machine; check the path of the token URL{path} too",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.says_scope(),
+        "check {scope}, and that the server grants it to this client",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.status(&[403]) && case.0.description.is_some(),
+        "the server says why; check {scope}, and what this client may have",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.status(&[403]),
+        "something in front of the token endpoint may want other headers, such as user_agent(); if there is nothing, {client}",
+    ),
+    (
+        |case| case.class(Class::Rejected),
+        "check {scope}, the audience, the resource and extra parameters; if they are right, {client}",
+    ),
+    (
+        |case| case.class(Class::InvalidResponse) && case.endpoint(),
+        "check that the token URL{path} is the token endpoint and that no proxy or login page answers in its place",
+    ),
+    // Time limits, and sources of the user's own, which may have no endpoint at all.
+    (
+        |case| case.class(Class::Transient) && case.0.timeout && case.endpoint(),
+        "check that the token endpoint is up and that no firewall drops the way to it; requests resume by themselves",
+    ),
+    (
+        |case| case.class(Class::Transient) && case.endpoint(),
+        "check that the token endpoint is up and reachable from here; requests resume by themselves",
+    ),
+    (
+        |case| case.class(Class::Transient),
+        "requests resume by themselves",
+    ),
+];
+
+/// The whole story in one line, the innermost cause and the advice included: printing it alone is enough.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cause = &*self.cause;
@@ -53,6 +393,9 @@ impl fmt::Display for Error {
         if let Some(uri) = &cause.error_uri {
             write!(f, ", see {uri}")?;
         }
+        if let Some(innermost) = self.innermost() {
+            write!(f, ": {innermost}")?;
+        }
         if let Some(id) = &cause.request_id {
             write!(f, ", request id {id}")?;
         }
@@ -60,7 +403,7 @@ impl fmt::Display for Error {
             let plural = if cause.attempts == 1 { "" } else { "s" };
             write!(f, " ({} attempt{plural} in {elapsed:.1?})", cause.attempts)?;
         }
-        if let Some(advice) = self.advice() {
+        if let Some(advice) = self.advice().filter(|advice| !advice.is_empty()) {
             write!(f, "; {advice}")?;
         }
         // What the server asks for may be longer than we obey, so it is not told as our own next attempt.
@@ -72,19 +415,13 @@ impl fmt::Display for Error {
     }
 }
 
+/// Begins with the text, since `main` prints errors so, and whoever does it needs the advice.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cause = &*self.cause;
+        write!(f, "{self} ")?;
         f.debug_struct("Error")
             .field("class", &cause.row.class)
-            .field("what", &cause.what)
-            .field("endpoint", &cause.endpoint)
-            .field("oauth_code", &cause.oauth_code)
-            .field("description", &cause.description)
-            .field("status", &cause.status)
-            .field("attempts", &cause.attempts)
-            .field("elapsed", &cause.elapsed)
-            .field("retry_after", &self.retry_after())
             .field("source", &cause.source)
             .finish_non_exhaustive()
     }
@@ -94,5 +431,222 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let source = self.cause.source.as_deref()?;
         Some(source)
+    }
+}
+
+/// What may be shown of others' text: printable ASCII, so that a log line stays one line, and not too much of it.
+fn printable(text: &str, longest: usize) -> String {
+    let shown = text
+        .chars()
+        .map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+    shown.take(longest).collect()
+}
+
+/// A URL, or what was meant to be one, without what may be secret in it: user-info, query and fragment.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    // A `?` before the path may be part of a password, so the query begins after it.
+    let path = rest.find('/').unwrap_or_default();
+    let end = rest[path..]
+        .find(['?', '#'])
+        .map_or(rest.len(), |at| path + at);
+    let (shown, query) = rest.split_at(end);
+    // What looks like a query may then be the rest of a password.
+    let shown = if query.contains('@') { "..." } else { shown };
+    let shown = shown.rsplit('@').next().unwrap_or_default();
+    let shown = shown.split(['?', '#']).next().unwrap_or_default();
+    printable(&format!("{scheme}{shown}"), LONGEST_SHOWN)
+}
+
+/// HTTP clients put the URL into their errors, and its query may hold a key.
+fn without_queries(text: &str) -> String {
+    let words = text.split_inclusive([' ', '(', ')', '"', '\'', '<', '>']);
+    words
+        .map(|word| match word.contains("://") {
+            true => {
+                let end = word.trim_end_matches([' ', '(', ')', '"', '\'', '<', '>', ',', ':']);
+                without_secrets(end) + &word[end.len()..]
+            }
+            false => word.to_owned(),
+        })
+        .collect()
+}
+
+const LONGEST_CAUSE: usize = 256;
+const LONGEST_SHOWN: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use http::StatusCode;
+
+    use super::*;
+
+    fn asked() -> Asked {
+        Asked {
+            https: true,
+            loopback: false,
+            authority: String::from("gw.example:8443"),
+            path: String::from("/oauth2/v1/token"),
+            scope: String::from("aisp pisp"),
+            client: "check the client",
+            page: false,
+        }
+    }
+
+    fn advice(error: &Error) -> String {
+        error.advice().unwrap_or_default().into_owned()
+    }
+
+    fn answer(status: u16, code: Option<&str>, description: Option<&str>) -> Error {
+        let status = StatusCode::from_u16(status).unwrap();
+        Error::of_head(status, code, "refused")
+            .with_code(code.map(String::from))
+            .with_description(description.map(String::from))
+            .at_endpoint(Some("gw.example"))
+    }
+
+    // FA9
+    #[test]
+    fn a_path_that_is_not_there_is_what_is_to_be_checked_first() {
+        for status in [404, 405] {
+            let advice = advice(&answer(status, None, None).with_asked(asked()));
+            assert!(
+                advice.starts_with("check the path of the token URL (/oauth2/v1/token)"),
+                "{advice}"
+            );
+            assert!(
+                !advice.contains("scope") && !advice.contains("check the client"),
+                "{advice}"
+            );
+        }
+    }
+
+    // FA9, FA11
+    #[test]
+    fn the_client_comes_first_only_with_its_codes_and_under_401() {
+        for (status, code, first) in [
+            (400, Some("invalid_client"), true),
+            (400, Some("unauthorized_client"), true),
+            (401, None, true),
+            (401, Some("of_its_own"), true),
+            (400, Some("of_its_own"), false),
+            (400, None, false),
+            (403, None, false),
+            (404, None, false),
+            (400, Some("invalid_scope"), false),
+        ] {
+            let advice = advice(&answer(status, code, None).with_asked(asked()));
+            assert_eq!(
+                advice.starts_with("check the client"),
+                first,
+                "{status} {code:?}: {advice}"
+            );
+        }
+    }
+
+    // FA11
+    #[test]
+    fn a_refused_scope_is_named_with_and_without_a_code() {
+        for error in [
+            answer(400, Some("invalid_scope"), None),
+            answer(400, None, Some("The Scope is unknown")),
+            answer(403, None, Some("this client may not have that scope")),
+        ] {
+            let advice = advice(&error.with_asked(asked()));
+            assert!(
+                advice.contains("the scope (\"aisp pisp\")") && !advice.contains("client id"),
+                "{advice}"
+            );
+        }
+        let none = Asked {
+            scope: String::new(),
+            ..asked()
+        };
+        let advice = advice(&answer(400, Some("invalid_scope"), None).with_asked(none));
+        assert!(advice.contains("set it with scope()"), "{advice}");
+    }
+
+    // FA24
+    #[test]
+    fn a_refusal_by_a_page_says_that_something_in_front_refused_and_may_want_headers() {
+        for status in [400, 403, 418] {
+            let page = Asked {
+                page: true,
+                ..asked()
+            };
+            let advice = advice(&answer(status, None, None).with_asked(page));
+            assert!(
+                advice.contains("in front of the token endpoint"),
+                "{advice}"
+            );
+            assert!(advice.contains("user_agent()"), "{advice}");
+        }
+    }
+
+    // FA13
+    #[test]
+    fn without_an_endpoint_nobody_is_sent_to_one() {
+        for error in [
+            Error::transient("the vault is sealed"),
+            Error::timed_out("no answer"),
+            Error::invalid_response("no token"),
+            Error::transient("busy").with_retry_after(Duration::from_secs(1)),
+        ] {
+            let text = error.to_string();
+            assert!(
+                !text.contains("endpoint") && !text.contains("URL"),
+                "{text}"
+            );
+        }
+    }
+
+    // FU13
+    #[test]
+    fn the_text_has_the_innermost_cause_once_and_debug_begins_with_the_text() {
+        let inner = io::Error::other(io::Error::other("the cause\r\nof it all"));
+        let error = Error::transient("failed").with_source(inner);
+        assert_eq!(
+            error.to_string(),
+            "no access token: failed: the cause??of it all; requests resume by themselves"
+        );
+        assert!(format!("{error:?}").starts_with(&error.to_string()));
+        let told = Error::transient("failed: the cause").with_source("the cause");
+        assert_eq!(told.to_string().matches("the cause").count(), 1);
+    }
+
+    // R24
+    #[test]
+    fn the_query_of_a_url_in_a_cause_is_cut() {
+        let source = "for url (https://u:pw@gw.example/t?apikey=canary): gone";
+        let error = Error::transient("failed").with_source(source);
+        let text = error.to_string();
+        assert!(
+            text.contains("for url (https://gw.example/t): gone"),
+            "{text}"
+        );
+        assert!(!text.contains("canary") && !text.contains("pw"), "{text}");
+    }
+
+    // FS11
+    #[test]
+    fn what_may_be_secret_in_a_url_is_cut() {
+        for (url, shown) in [
+            ("https://u:pw@a.example/b?apikey=x#y", "https://a.example/b"),
+            ("https://u:p?w@a.example/b", "https://a.example/b"),
+            ("https://u:p/w@a.example/b", "https://a.example/b"),
+            ("https://u:p/w?x@a.example/b", "https://..."),
+            ("u:pw@a.example:80", "a.example:80"),
+            ("https://a.example?apikey=x", "https://a.example"),
+            ("urn:a#x", "urn:a"),
+            ("nowhere", "nowhere"),
+        ] {
+            assert_eq!(without_secrets(url), shown, "{url}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tower::Service;
 
 use super::detour::Renewing;
@@ -19,6 +19,8 @@ pub(crate) struct Bearer<S, B> {
     origin: u64,
     spare: Option<Box<Spare<S, B>>>,
     pub(super) replayed: bool,
+    /// Only a POST may be a gRPC call, whose answer has its status in a header.
+    posted: bool,
 }
 
 /// A second copy of a request, and a service to send it with that has yet to be polled ready.
@@ -38,6 +40,7 @@ impl<S, B> Bearer<S, B> {
             origin,
             spare: None,
             replayed: true,
+            posted: *request.method() == Method::POST,
         }
     }
 
@@ -67,12 +70,18 @@ impl<S, B> Bearer<S, B> {
             origin,
             spare,
             replayed: false,
+            posted: *request.method() == Method::POST,
         }
     }
 
     #[inline(always)]
     pub(super) fn suspects<ResB>(&self, answer: &Response<ResB>) -> bool {
-        challenge::is_suspicious(answer.status(), answer.headers(), &self.token.refusals)
+        challenge::is_suspicious(
+            self.posted,
+            answer.status(),
+            answer.headers(),
+            &self.token.refusals,
+        )
     }
 
     /// If the token was refused, tells the cache, and prepares the replay if there is a copy to send and a renewal to hope for.
@@ -87,6 +96,7 @@ impl<S, B> Bearer<S, B> {
     {
         let challenges = Challenges::parse(answer.headers());
         let verdict = challenge::decide(
+            self.posted,
             answer.status(),
             answer.headers(),
             &challenges,

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::Service;
@@ -26,6 +26,7 @@ pub struct ClientCredentials {
     endpoint: Endpoint,
     auth: ClientAuth,
     accepted_types: Vec<String>,
+    user_agent: HeaderValue,
     last_secret: Mutex<LastSecret>,
     hasher: RandomState,
 }
@@ -37,34 +38,37 @@ impl ClientCredentials {
             token_url: token_url.into(),
             auth,
             accepted_types: Vec::new(),
+            user_agent: Some(request::OURS),
             client: None,
             allow_http: false,
         }
     }
 
     async fn attempt(&self, token_request: &TokenRequest) -> Result<TokenResponse, Error> {
-        let credentials = self.auth.credentials().await?;
+        let credentials = self.auth.credentials().await?.asking(token_request);
         self.remember(&credentials);
-        let request = request::build(self.endpoint.uri(), token_request, &credentials);
-        let answer = self.endpoint.send(request).await?;
-        let reader = Reader {
-            accepted_types: &self.accepted_types,
-            asked: token_request,
-            mask: &|text| credentials.mask(text),
-        };
-        reader.read(answer).map_err(|error| {
-            // Without a code too: a client that is not known gets an empty 403 from one real server, and a bare 401 from others.
-            let unknown_client = match error.oauth_code() {
-                Some(code) => code == "invalid_client",
-                None => matches!(
-                    error.status(),
-                    Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-                ),
+        let request = request::build(
+            self.endpoint.uri(),
+            token_request,
+            &credentials,
+            &self.user_agent,
+        );
+        let mask = |text: &str| credentials.mask(text);
+        let mut page = false;
+        let token = self.endpoint.send(request).await.and_then(|answer| {
+            page = answer.is_page();
+            let reader = Reader {
+                accepted_types: &self.accepted_types,
+                asked: token_request,
+                mask: &mask,
             };
-            match credentials.advice().filter(|_| unknown_client) {
-                Some(advice) => error.with_advice(advice),
-                None => error,
-            }
+            reader.read(answer)
+        });
+        token.map_err(|error| {
+            let asked = self
+                .endpoint
+                .asked(token_request, credentials.advice(), page);
+            error.with_asked(asked).with_masked_source(mask)
         })
     }
 
@@ -145,6 +149,8 @@ pub struct ClientCredentialsBuilder {
     token_url: String,
     auth: ClientAuth,
     accepted_types: Vec<String>,
+    /// `None` when it was given one that is no header value.
+    user_agent: Option<HeaderValue>,
     client: Option<Arc<dyn TokenClient>>,
     allow_http: bool,
 }
@@ -176,6 +182,16 @@ impl ClientCredentialsBuilder {
         self
     }
 
+    /// The `User-Agent` of token requests, such as `payments/1.0`. Default: `tower-oauth/` and the version of this crate.
+    ///
+    /// Firewalls exist that refuse requests without one, or from clients that they do not know.
+    pub fn user_agent(mut self, user_agent: impl AsRef<str>) -> Self {
+        let user_agent = user_agent.as_ref();
+        let blank = user_agent.trim().is_empty();
+        self.user_agent = HeaderValue::from_str(user_agent).ok().filter(|_| !blank);
+        self
+    }
+
     /// Allows an `http` token URL to a host that is not loopback. The client's credentials cross the network in the clear.
     pub fn dangerous_http_token_endpoint(mut self) -> Self {
         self.allow_http = true;
@@ -189,11 +205,17 @@ impl ClientCredentialsBuilder {
     /// [`BuildError`] names the setting at fault and never prints a secret.
     pub fn build(self) -> Result<ClientCredentials, BuildError> {
         self.auth.check()?;
+        let blank = |kind: &String| kind.trim().is_empty() || kind.contains(char::is_control);
+        if self.accepted_types.iter().any(blank) {
+            return Err(BuildError::TokenType);
+        }
+        let user_agent = self.user_agent.ok_or(BuildError::UserAgent)?;
         let endpoint = Endpoint::new(&self.token_url, self.allow_http, self.client)?;
         Ok(ClientCredentials {
             endpoint,
             auth: self.auth,
             accepted_types: self.accepted_types,
+            user_agent,
             last_secret: Mutex::default(),
             hasher: RandomState::new(),
         })

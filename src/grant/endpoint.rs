@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
-use http::uri::Scheme;
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
@@ -17,8 +16,10 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
-use crate::destination::is_loopback;
-use crate::error::{BoxError, BuildError, Error, Success};
+use super::TokenRequest;
+use super::token_url::misspelt;
+use crate::error::{Asked, BoxError, BuildError, Error, Success};
+use crate::origin::{self, Parts};
 
 /// The largest answer that is read. Real ones are a few kilobytes.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -57,29 +58,27 @@ impl Endpoint {
         client: Option<Arc<dyn TokenClient>>,
     ) -> Result<Self, BuildError> {
         let bad = |reason| BuildError::TokenUrl { reason };
+        if let Some(reason) = misspelt(url) {
+            return Err(bad(reason));
+        }
         // `http::Uri` drops a fragment without a word.
         if url.contains('#') {
             return Err(bad("it has a fragment (RFC 6749 §3.2 forbids one)"));
         }
-        let uri: Uri = url.parse().map_err(|_| bad("it is not a URL"))?;
-        let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-            return Err(bad("it is not an absolute URL"));
-        };
+        let uri = origin::parse(url).map_err(bad)?;
+        let (scheme, authority) = origin::absolute(&uri).map_err(bad)?;
         if authority.as_str().contains('@') {
             return Err(bad("it has user-info; give the credentials by ClientAuth"));
         }
-        let host = authority.host();
-        let https = *scheme == Scheme::HTTPS;
-        if !https && *scheme != Scheme::HTTP {
-            return Err(bad("its scheme is neither https nor http"));
-        }
-        if !https && !allow_http && !is_loopback(host) {
-            let host = host.to_owned();
+        let parts = Parts::read(scheme, authority).map_err(bad)?;
+        parts.check_setting().map_err(bad)?;
+        if !parts.is_https() && !allow_http && !parts.is_loopback() {
+            let host = authority.host().to_owned();
             return Err(BuildError::InsecureTokenUrl { host });
         }
         let client = match client {
             Some(client) => client,
-            None => default_client(https)?,
+            None => default_client(parts.is_https())?,
         };
         Ok(Self { uri, client })
     }
@@ -90,6 +89,25 @@ impl Endpoint {
 
     pub(super) fn host(&self) -> &str {
         self.uri.host().expect("a checked token URL has a host")
+    }
+
+    /// What was asked, for the advice of an error.
+    pub(super) fn asked(&self, request: &TokenRequest, client: &'static str, page: bool) -> Asked {
+        let authority = self
+            .uri
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let absolute = origin::absolute(&self.uri);
+        let parts = absolute.and_then(|(scheme, authority)| Parts::read(scheme, authority));
+        Asked {
+            https: self.uri.scheme_str() == Some("https"),
+            loopback: parts.is_ok_and(|parts| parts.is_loopback()),
+            authority: authority.to_owned(),
+            path: self.uri.path().to_owned(),
+            scope: request.scope_tokens().collect::<Vec<_>>().join(" "),
+            client,
+            page,
+        }
     }
 
     /// One exchange, without a time limit of its own.
@@ -103,6 +121,15 @@ impl Endpoint {
             .with_advice("give token_client() a client that does not follow redirects, and change the client secret"));
         }
         Ok(answer)
+    }
+}
+
+impl Answer {
+    /// Whether its body is something that no token endpoint sends: a page of a firewall or a proxy.
+    pub(super) fn is_page(&self) -> bool {
+        let body = self.body.trim_ascii_start();
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        !body.is_empty() && !body.starts_with(b"{")
     }
 }
 
@@ -187,9 +214,7 @@ where
 fn failed(error: BoxError) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => *error,
-        Err(error) => {
-            Error::transient("the token endpoint could not be reached").with_source(error)
-        }
+        Err(error) => Error::no_answer(error),
     }
 }
 

@@ -10,8 +10,11 @@ mod request;
 mod response;
 mod source;
 mod token_request;
+mod token_url;
 
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
 pub(crate) use self::endpoint::within_attempt;
 pub use self::source::{TokenFuture, TokenSource};
 pub use self::token_request::TokenRequest;
+pub(crate) use self::token_request::form_size;
+pub(crate) use self::token_url::misspelt;

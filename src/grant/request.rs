@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
-use super::TokenRequest;
+use super::{TokenRequest, form_size};
 use crate::client_auth::Credentials;
 
 /// Nothing is copied from the API request: not a header, not an extension.
@@ -15,13 +15,18 @@ pub(super) fn build(
     endpoint: &Uri,
     request: &TokenRequest,
     credentials: &Credentials<'_>,
+    user_agent: &HeaderValue,
 ) -> Request<Full<Bytes>> {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, FORM);
     headers.insert(ACCEPT, JSON);
+    headers.insert(USER_AGENT, user_agent.clone());
 
-    let mut form = Serializer::new(String::new());
-    form.append_pair("grant_type", "client_credentials");
+    // In its full size: growing would leave copies of the secret behind that nobody wipes.
+    let (name, grant) = ("grant_type", "client_credentials");
+    let size = form_size(name, grant) + request.form_size() + credentials.form_size();
+    let mut form = Serializer::new(String::with_capacity(size));
+    form.append_pair(name, grant);
     request.write_form(&mut form);
     credentials.apply(&mut headers, &mut form);
     // The form may hold the secret, so its bytes are wiped with the request.
@@ -33,6 +38,10 @@ pub(super) fn build(
     *request.headers_mut() = headers;
     request
 }
+
+/// Some firewalls refuse requests that do not name their client.
+pub(super) const OURS: HeaderValue =
+    HeaderValue::from_static(concat!("tower-oauth/", env!("CARGO_PKG_VERSION")));
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

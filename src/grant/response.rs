@@ -14,7 +14,7 @@ use super::TokenRequest;
 use super::endpoint::{Answer, End};
 use super::fields::{Fields, Unreadable, is_code, printable};
 use crate::challenge::{Challenge, Challenges};
-use crate::error::{Error, REGISTERED, Success};
+use crate::error::{Error, REGISTERED, Success, without_secrets};
 use crate::token::TokenResponse;
 
 /// Reads answers to one token request.
@@ -32,7 +32,7 @@ impl Reader<'_> {
         let read = match answer.status.as_u16() {
             200..300 => self.read_success(answer),
             400..600 => Err(self.read_refusal(&answer)),
-            _ => Err(neither(&answer)),
+            _ => Err(neither(&answer, self.mask)),
         };
         read.map_err(|error| error.with_request_id(request_id))
     }
@@ -224,12 +224,17 @@ impl Reader<'_> {
 }
 
 /// Neither 2xx nor an error.
-fn neither(answer: &Answer) -> Error {
-    let location = answer.status.is_redirection() && answer.headers.contains_key(LOCATION);
-    let what = if location {
-        "the token endpoint answered with a redirect, which is never followed"
-    } else {
-        "the token endpoint answered with neither a token nor an error"
+fn neither(answer: &Answer, mask: &dyn Fn(&str) -> String) -> Error {
+    let location = answer.headers.get(LOCATION);
+    let what = match location.filter(|_| answer.status.is_redirection()) {
+        Some(location) => {
+            let target = String::from_utf8_lossy(location.as_bytes());
+            let target = without_secrets(&mask(&target));
+            Cow::Owned(format!(
+                "the token endpoint answered with a redirect to {target}, which is never followed"
+            ))
+        }
+        None => Cow::Borrowed("the token endpoint answered with neither a token nor an error"),
     };
     Error::of_head(answer.status, None, what)
         .with_advice("check the token URL; it must be the address that answers with a token itself")

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use form_urlencoded::Serializer;
 use http::Uri;
+use zeroize::Zeroizing;
 
-use crate::error::BuildError;
+use crate::error::{BuildError, without_secrets};
 
 /// The scope, audience, resource and extra parameters of a token request: everything that makes one token differ from another
 /// of the same client.
@@ -27,8 +28,9 @@ use crate::error::BuildError;
 ///
 /// It stands in place of the layer's, whole. To ask for more than the layer does, start from
 /// [`OAuthLayer::token_request`](crate::OAuthLayer::token_request): scopes, resources and parameters add up, an audience replaces the one
-/// before. Two requests are equal when they ask for the same; the order of scopes,
-/// resources and parameters does not count. Make it once and clone it: a clone is one reference count.
+/// before. Two requests are equal when they ask for the same: the order of scopes does not count, nor that of parameters with different
+/// names. The order of resources, and of parameters with one name, does: a server may go by the first or the last of them.
+/// Make it once and clone it: a clone is one reference count.
 #[derive(Clone, Default)]
 pub struct TokenRequest(Arc<Fields>);
 
@@ -37,9 +39,10 @@ struct Fields {
     scope: Vec<String>,
     audience: Option<String>,
     resource: Vec<String>,
-    parameters: Vec<(String, String)>,
+    /// Their values may be secrets of the server's own, so they are wiped.
+    parameters: Vec<(String, Zeroizing<String>)>,
     /// All of it in one canonical text, which is what equality and hashing look at.
-    identity: String,
+    identity: Zeroizing<String>,
 }
 
 impl TokenRequest {
@@ -82,14 +85,18 @@ impl TokenRequest {
         Ok(self.identified())
     }
 
-    /// The `audience` parameter that some servers ask for, in place of an earlier one.
+    /// The `audience` parameter that some servers ask for, in place of an earlier one. An empty one is not sent.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
-        Arc::make_mut(&mut self.0).audience = Some(audience.into());
+        let audience = Some(audience.into()).filter(|audience| !audience.is_empty());
+        Arc::make_mut(&mut self.0).audience = audience;
         self.identified()
     }
 
-    /// Adds a resource indicator (RFC 8707); several are sent as several parameters.
+    /// Adds a resource indicator (RFC 8707); several are sent as several parameters, the same one once.
+    ///
+    /// A server that wants something else under that name, such as the id of an application, gets it from
+    /// [`parameter("resource", ..)`](Self::parameter), which is sent as it is.
     ///
     /// # Errors
     ///
@@ -97,29 +104,37 @@ impl TokenRequest {
     pub fn resource(mut self, resource: impl Into<String>) -> Result<Self, BuildError> {
         let resource = resource.into();
         if !is_absolute_uri(&resource) {
+            let resource = without_secrets(&resource);
             return Err(BuildError::Resource { resource });
         }
-        Arc::make_mut(&mut self.0).resource.push(resource);
+        let fields = Arc::make_mut(&mut self.0);
+        if !fields.resource.contains(&resource) {
+            fields.resource.push(resource);
+        }
         Ok(self.identified())
     }
 
-    /// Adds a parameter of the server's own.
+    /// Adds a parameter of the server's own. One name may be given several times, for servers that take lists: all are sent, in
+    /// their order.
+    ///
+    /// The value is taken for a secret: it is wiped when it is dropped, in no `Debug` output, and masked in what the server says, if it has
+    /// eight characters or more.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Parameter`] for an empty name, and for one that the grant or the client authentication sets.
+    /// [`BuildError::Parameter`] for a name that is empty or has white space or control characters, and for one that the grant or the client authentication sets.
     pub fn parameter(
         mut self,
         name: impl Into<String>,
         value: impl Into<String>,
     ) -> Result<Self, BuildError> {
         let name = name.into();
-        if name.is_empty() || RESERVED.contains(&name.as_str()) {
+        let odd = name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control());
+        if odd || RESERVED.contains(&name.as_str()) {
             return Err(BuildError::Parameter { name });
         }
-        Arc::make_mut(&mut self.0)
-            .parameters
-            .push((name, value.into()));
+        let parameter = (name, Zeroizing::new(value.into()));
+        Arc::make_mut(&mut self.0).parameters.push(parameter);
         Ok(self.identified())
     }
 
@@ -162,32 +177,55 @@ impl TokenRequest {
         }
     }
 
+    /// At most how many bytes [`write_form`](Self::write_form) writes.
+    pub(crate) fn form_size(&self) -> usize {
+        let fields = &*self.0;
+        let scopes = fields.scope.iter().map(|scope| form_size("scope", scope));
+        let resources = fields
+            .resource
+            .iter()
+            .map(|resource| form_size("resource", resource));
+        let parameters = self
+            .parameters()
+            .map(|(name, value)| form_size(name, value));
+        let audience = fields
+            .audience
+            .iter()
+            .map(|audience| form_size("audience", audience));
+        scopes
+            .chain(resources)
+            .chain(parameters)
+            .chain(audience)
+            .sum()
+    }
+
     fn identified(mut self) -> Self {
+        // In its full size: growing would leave copies of the values behind that nobody wipes.
+        let mut form = Serializer::new(String::with_capacity(self.form_size()));
         let fields = Arc::make_mut(&mut self.0);
-        let mut form = Serializer::new(String::new());
         for scope in fields.scope.iter().collect::<BTreeSet<_>>() {
             form.append_pair("scope", scope);
         }
-        form.extend_pairs(
-            fields
-                .audience
-                .iter()
-                .map(|audience| ("audience", audience)),
-        );
-        for resource in fields.resource.iter().collect::<BTreeSet<_>>() {
+        if let Some(audience) = &fields.audience {
+            form.append_pair("audience", audience);
+        }
+        for resource in &fields.resource {
             form.append_pair("resource", resource);
         }
-        form.extend_pairs(
-            fields
-                .parameters
-                .iter()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .map(|(name, value)| (name, value)),
-        );
-        fields.identity = form.finish();
+        let mut parameters: Vec<_> = fields.parameters.iter().collect();
+        // A stable sort: parameters with one name keep their order.
+        parameters.sort_by_key(|(name, _)| name);
+        for (name, value) in parameters {
+            form.append_pair(name, value);
+        }
+        fields.identity = Zeroizing::new(form.finish());
         self
     }
+}
+
+/// At most how many bytes a pair takes in a form: every byte percent-encoded, `&` and `=`.
+pub(crate) fn form_size(name: &str, value: &str) -> usize {
+    2 + 3 * (name.len() + value.len())
 }
 
 /// RFC 6749 §3.3: `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`.
@@ -209,11 +247,10 @@ fn is_absolute_uri(text: &str) -> bool {
 }
 
 /// Set by the grant, by the client authentication, or by the methods above.
-const RESERVED: [&str; 8] = [
+const RESERVED: [&str; 7] = [
     "grant_type",
     "scope",
     "audience",
-    "resource",
     "client_id",
     "client_secret",
     "client_assertion",
@@ -234,14 +271,17 @@ impl Hash for TokenRequest {
     }
 }
 
-/// Values of extra parameters are left out: some servers want things there that are secret.
+/// Values of extra parameters are left out, and user-info and query of URLs: some servers want things there that are secret.
 impl fmt::Debug for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.parameters().map(|(name, _)| name).collect();
         f.debug_struct("TokenRequest")
             .field("scope", &self.0.scope)
-            .field("audience", &self.0.audience)
-            .field("resource", &self.0.resource)
+            .field("audience", &self.0.audience.as_deref().map(without_secrets))
+            .field(
+                "resource",
+                &self.resources().map(without_secrets).collect::<Vec<_>>(),
+            )
             .field("parameters", &names)
             .finish()
     }
@@ -268,7 +308,7 @@ mod tests {
             base().resource("https://api.example").unwrap(),
             base().parameter("x", "y").unwrap(),
             base().parameter("x", "z").unwrap(),
-            TokenRequest::new().parameter("a b", "").unwrap(),
+            TokenRequest::new().parameter("a&b", "").unwrap(),
         ];
         for (n, other) in others.iter().enumerate() {
             assert_ne!(&base(), other);
@@ -326,9 +366,86 @@ mod tests {
         }
     }
 
+    // FS14
     #[test]
-    fn debug_leaves_parameter_values_out() {
+    fn the_order_of_parameters_with_one_name_counts_and_that_of_different_names_does_not() {
+        let request = |parameters: &[(&str, &str)]| {
+            let none = TokenRequest::new();
+            let mut all = parameters.iter();
+            all.try_fold(none, |request, (name, value)| {
+                request.parameter(*name, *value)
+            })
+            .unwrap()
+        };
+        assert_eq!(
+            request(&[("a", "1"), ("b", "2")]),
+            request(&[("b", "2"), ("a", "1")])
+        );
+        assert_ne!(
+            request(&[("a", "1"), ("a", "2")]),
+            request(&[("a", "2"), ("a", "1")])
+        );
+        assert_ne!(request(&[("a", "1"), ("a", "1")]), request(&[("a", "1")]));
+        assert_eq!(
+            request(&[("a", "1"), ("b", "x"), ("a", "2")]),
+            request(&[("b", "x"), ("a", "1"), ("a", "2")])
+        );
+        assert_eq!(
+            form(&request(&[("b", "2"), ("a", "1"), ("b", "1")])),
+            "b=2&a=1&b=1"
+        );
+        let resources = |first, second| {
+            TokenRequest::new()
+                .resource(first)
+                .unwrap()
+                .resource(second)
+                .unwrap()
+        };
+        assert_ne!(resources("urn:a", "urn:b"), resources("urn:b", "urn:a"));
+        assert_eq!(
+            resources("urn:a", "urn:a"),
+            TokenRequest::new().resource("urn:a").unwrap()
+        );
+    }
+
+    // FA25
+    #[test]
+    fn a_resource_that_is_no_uri_can_be_sent_as_a_parameter_and_the_error_says_so() {
+        let error = TokenRequest::new()
+            .resource("resource1")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("parameter(\"resource\", ..)"), "{error}");
+        let request = TokenRequest::new()
+            .parameter("resource", "resource1")
+            .unwrap();
+        assert_eq!(form(&request), "resource=resource1");
+    }
+
+    // FS7
+    #[test]
+    fn a_form_is_never_larger_than_was_reckoned() {
+        let request = TokenRequest::new().scope("a b").unwrap().audience("é");
+        let request = request
+            .resource("urn:b")
+            .unwrap()
+            .parameter("x&y", "&&&")
+            .unwrap();
+        assert!(form(&request).len() <= request.form_size());
+    }
+
+    // FS11
+    #[test]
+    fn debug_leaves_out_parameter_values_and_of_urls_user_info_and_query() {
         let request = TokenRequest::new().parameter("pin", "4711").unwrap();
-        assert!(!format!("{request:?}").contains("4711"));
+        let request = request.audience("https://a.example/?apikey=4711");
+        let request = request
+            .resource("https://user:4711@b.example/c?key=4711")
+            .unwrap();
+        let shown = format!("{request:?}");
+        assert!(
+            !shown.contains("4711") && shown.contains("https://b.example/c"),
+            "{shown}"
+        );
     }
 }

@@ -96,10 +96,12 @@ async fn a_failed_token_request_is_our_error_and_a_failed_api_request_is_reqwest
     let error = call.await.unwrap_err();
     assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_connect());
 
+    // FS2
     let call = client.ready().await.unwrap();
     let call = call.call(get("/only/a/path"));
     let error = call.await.unwrap_err();
-    assert!(error.downcast_ref::<reqwest::Error>().unwrap().is_builder());
+    let error = error.downcast_ref::<tower_oauth::Error>().unwrap();
+    assert!(error.is_destination(), "{error}");
     assert_eq!(gateway.token_requests(), 2);
 }
 

@@ -35,7 +35,7 @@ use tower_oauth_stacks::{client, client_behind, get};
 type Authorized = MapErr<OAuth<Channel>, fn(BoxError) -> Status>;
 
 fn connect(channel: Channel, oauth: &OAuthLayer) -> NotesClient<Authorized> {
-    // With this line a missing token is UNAVAILABLE or UNAUTHENTICATED; without it, UNKNOWN.
+    // With this line a missing token has a status that says why, such as UNAVAILABLE; without it, UNKNOWN.
     let builder = ServiceBuilder::new().map_err(grpc_status as fn(_) -> _);
     NotesClient::new(builder.layer(oauth.clone()).service(channel))
 }
@@ -155,12 +155,15 @@ async fn a_transient_failure_is_unavailable_and_says_how_long() {
     assert_eq!(gateway.token_requests(), 2);
 }
 
+// FU14
 #[tokio::test]
-async fn a_rejection_is_unauthenticated() {
+async fn a_rejection_is_unauthenticated_and_a_wrong_place_a_failed_precondition() {
     let stack = Stack::start().await;
     let url = stack.gateway.token_url();
-    let wrong = OAuthLayer::client_credentials(url, "consumer-key", "wrong").build();
-    let wrong = wrong.unwrap();
+    let wrong = OAuthLayer::client_credentials(url, "consumer-key", "wrong")
+        .assume_origin(stack.origin())
+        .build()
+        .unwrap();
     let mut client = connect(stack.channel.clone(), &wrong);
     // P35
     let narrow = wrong_place(&stack);
@@ -172,7 +175,7 @@ async fn a_rejection_is_unauthenticated() {
         assert!(status.message().contains("invalid_client"), "{status}");
     }
     let status = misplaced.echo(Note::from("a")).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("assume_origin()"), "{status}");
     assert_eq!(stack.gateway.token_requests(), 1);
     assert_eq!(stack.calls(), 0);
@@ -209,7 +212,7 @@ async fn a_failure_of_the_channel_is_what_tonic_makes_of_it() {
 #[tokio::test]
 async fn an_allowed_origin_is_given_to_the_layer_or_to_the_client() {
     let stack = Stack::start().await;
-    let origin = format!("http://{}", stack.address);
+    let origin = stack.origin();
     let allowed = || {
         let url = stack.gateway.token_url();
         OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret").allow_origin(&origin)
@@ -233,6 +236,7 @@ async fn a_grpc_timeout_begins_when_the_token_is_there() {
     let url = stack.gateway.token_url();
     let held = OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret")
         .token_client(client_behind(&gate))
+        .assume_origin(stack.origin())
         .build()
         .unwrap();
     let mut client = connect(stack.channel.clone(), &held);
@@ -295,6 +299,7 @@ impl Stack {
         let url = gateway.token_url();
         let oauth = OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret")
             .clock(clock.clone())
+            .assume_origin(format!("http://{address}"))
             .build()
             .unwrap();
         let channel = endpoint(address).connect_lazy();
@@ -311,6 +316,10 @@ impl Stack {
 
     fn calls(&self) -> usize {
         self.calls.load(Relaxed)
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 }
 

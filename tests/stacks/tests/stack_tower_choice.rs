@@ -13,6 +13,7 @@ use gateway::{Config, Gateway};
 use http::{Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Error as ClientError;
+use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 use tower::balance::p2c::Balance;
 use tower::discover::ServiceList;
@@ -173,7 +174,10 @@ async fn the_layer_can_be_left_out_by_configuration() {
     assert_eq!(gateway.token_requests(), 1);
 
     // What hyper says can still be found.
-    let error = configured(Some(oauth(&gateway))).oneshot(get("/path/only"));
+    let unused = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let nobody = format!("http://{}/", unused.local_addr().unwrap());
+    drop(unused);
+    let error = configured(Some(oauth(&gateway))).oneshot(get(nobody));
     assert!(error.await.unwrap_err().is::<ClientError>());
 }
 

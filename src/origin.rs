@@ -1,0 +1,749 @@
+//! Scheme, host and port of an `http` or `https` URL (RFC 6454 §4), and the only code that reads them.
+//!
+//! Destinations, lists of origins, the budgets of 401s and the token URL all go by what is read here. `http::Uri` accepts more
+//! than clients agree on: it has no host in `https://:443/`, no port in `https://api.example:99999/` (clients dial the default
+//! port then), and ignores what follows the bracket in `http://[::1]evil.example/`. Whatever two parsers could read differently is
+//! an error here, so that the host that is judged is the host that is dialled.
+
+use std::fmt;
+use std::hash::Hasher;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+use rustc_hash::FxHasher;
+
+use crate::error::BuildError;
+
+/// An origin that a setting names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// Canonical: the host is in lower case.
+    parts: Parts<String>,
+    /// The authority as most requests write it, so that the cached path need not take it apart.
+    usual: String,
+    name: u64,
+}
+
+impl Origin {
+    fn new(parts: &Parts<&str>) -> Self {
+        let host = match parts.host {
+            Host::Name(name) => Host::Name(name.to_ascii_lowercase()),
+            Host::V6(address) => Host::V6(address),
+        };
+        let usual = if parts.port == default_port(parts.https) {
+            host.to_string()
+        } else {
+            format!("{host}:{}", parts.port)
+        };
+        Self {
+            parts: Parts {
+                https: parts.https,
+                host,
+                port: parts.port,
+            },
+            usual,
+            name: parts.name(),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let uri = parse(text)?;
+        let (scheme, authority) = absolute(&uri)?;
+        if authority.as_str().contains('@') {
+            return Err("an origin has no user-info");
+        }
+        let parts = Parts::read(scheme, authority)?;
+        parts.check_setting()?;
+        // `http::Uri` drops a fragment without a word.
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
+            return Err("an origin ends after the host or port");
+        }
+        Ok(Self::new(&parts))
+    }
+
+    /// See [`Parts::name`].
+    pub(crate) fn name(&self) -> u64 {
+        self.name
+    }
+
+    pub(crate) fn is_safe(&self) -> bool {
+        self.parts.is_safe()
+    }
+
+    pub(crate) fn is(&self, parts: &Parts<&str>) -> bool {
+        let same_host = match (&self.parts.host, &parts.host) {
+            (Host::Name(one), Host::Name(other)) => one.eq_ignore_ascii_case(other),
+            (Host::V6(one), Host::V6(other)) => one == other,
+            _ => false,
+        };
+        same_host && self.parts.https == parts.https && self.parts.port == parts.port
+    }
+
+    /// Whether a request names this origin in the usual spelling; `false` says nothing.
+    #[inline(always)]
+    pub(crate) fn is_spelled(&self, https: bool, authority: &str) -> bool {
+        self.parts.https == https && self.usual == authority
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.fmt(f)
+    }
+}
+
+impl FromStr for Origin {
+    type Err = BuildError;
+
+    fn from_str(text: &str) -> Result<Self, BuildError> {
+        Self::read(text).map_err(|_| BuildError::Origin {
+            origin: without_secrets(text),
+        })
+    }
+}
+
+/// A text for an error, with stars for what may be a password or a key.
+fn without_secrets(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let (user, shown) = match rest.rsplit_once('@') {
+        // An `@` after a `?` may be part of a query, and a `?` before an `@` of a password.
+        Some((before, _)) if before.contains(['?', '#']) => ("***", ""),
+        Some((_, after)) => ("***@", after),
+        None => ("", rest),
+    };
+    let (shown, cut) = match shown.find(['?', '#']) {
+        Some(end) => (&shown[..=end], "***"),
+        None => (shown, ""),
+    };
+    format!("{scheme}{user}{shown}{cut}")
+}
+
+/// What an origin consists of. With `S = &str` it borrows from the URI as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts<S> {
+    https: bool,
+    host: Host<S>,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host<S> {
+    /// A registered name or an IPv4 address. Behind `https` without the trailing dot, which changes nothing for a host that has to
+    /// show a certificate. Behind `http` the dot stays: `localhost.` may be asked of a name server.
+    Name(S),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Parts<&'a str> {
+    /// The error is a clause whose subject is the URL.
+    pub(crate) fn read(scheme: &Scheme, authority: &'a Authority) -> Result<Self, &'static str> {
+        // Not by `==`, which ignores case: clients take a scheme built as `HTTPS` for neither of the two.
+        let https = match scheme.as_str() {
+            "https" => true,
+            "http" => false,
+            _ => return Err("its scheme is neither https nor http"),
+        };
+        let (host, port) = split(authority)?;
+        let host = match host {
+            Host::Name(name) if https => Host::Name(name.strip_suffix('.').unwrap_or(name)),
+            host => host,
+        };
+        let port = port.unwrap_or(default_port(https));
+        Ok(Self { https, host, port })
+    }
+
+    /// One number for an origin, however it is written. A hash, since the URI is gone by the time a 401 comes and keeping it would
+    /// cost every request an allocation. A collision merges two budgets, which is harmless.
+    pub(crate) fn name(&self) -> u64 {
+        let mut hasher = FxHasher::default();
+        let end = |length| name_end(self.https, length, self.port);
+        match &self.host {
+            Host::Name(name) => {
+                for_each_word(name.as_bytes(), |mut word| {
+                    word.make_ascii_lowercase();
+                    hasher.write_u64(u64::from_le_bytes(word));
+                });
+                hasher.write_u64(end(name.len()));
+            }
+            Host::V6(address) => {
+                for_each_word(&address.octets(), |word| {
+                    hasher.write_u64(u64::from_le_bytes(word));
+                });
+                hasher.write_u64(end(0));
+            }
+        }
+        hasher.finish()
+    }
+
+    /// For a setting, which is better refused than found not to work. RFC 3986 allows more, but no name server knows such a name
+    /// and no certificate is for one.
+    pub(crate) fn check_setting(&self) -> Result<(), &'static str> {
+        let Host::Name(name) = self.host else {
+            return Ok(());
+        };
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if name.contains('*') {
+            Err("its host is a pattern; name each host")
+        } else if !name.bytes().all(known) {
+            Err("its host has a character that no host name has")
+        } else if name.contains("..") {
+            Err(EMPTY_LABEL)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<S: AsRef<str>> Parts<S> {
+    pub(crate) fn is_https(&self) -> bool {
+        self.https
+    }
+
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.host.is_loopback()
+    }
+
+    /// Whether what is sent there cannot be read on the way.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.https || self.is_loopback()
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Parts<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
+impl<S: AsRef<str>> Host<S> {
+    /// 127/8, `::1` and `localhost`: what does not leave the machine. Not a name that happens to resolve there, since whoever
+    /// answers for the name could change that, nor `127.1`, which only some resolvers take for an address.
+    fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => {
+                let name = name.as_ref();
+                name == "127.0.0.1"
+                    || name.eq_ignore_ascii_case("localhost")
+                    || name.starts_with("127.") && name.parse::<Ipv4Addr>().is_ok()
+            }
+            Self::V6(address) => address.is_loopback(),
+        }
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Host<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name.as_ref()),
+            Self::V6(address) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+/// Why an authority cannot be read, if it cannot.
+pub(crate) fn unreadable(authority: &Authority) -> Option<&'static str> {
+    split(authority).err()
+}
+
+/// Host, as it is written, and port.
+fn split(authority: &Authority) -> Result<(Host<&str>, Option<u16>), &'static str> {
+    let text = authority.as_str();
+    let (user, place) = text.split_once('@').unwrap_or(("", text));
+    if place.contains('@') || user.contains(['[', ']']) {
+        return Err("its user-info has an @ or a bracket that is not percent-encoded");
+    }
+    let (host, after) = match place.strip_prefix('[') {
+        Some(inner) => {
+            let (address, after) = inner.split_once(']').ok_or("it has an open bracket")?;
+            let address = address
+                .parse()
+                .map_err(|_| "the brackets hold no IPv6 address, or one with a zone")?;
+            (Host::V6(address), after)
+        }
+        None => {
+            let end = place.find(':').unwrap_or(place.len());
+            let (name, after) = place.split_at(end);
+            check_name(name)?;
+            (Host::Name(name), after)
+        }
+    };
+    let port = match after.strip_prefix(':') {
+        // RFC 3986 §3.2.3: an empty port is the default one.
+        Some("") => None,
+        Some(digits) => Some(read_port(digits)?),
+        None if after.is_empty() => None,
+        None => return Err("something other than a port follows its host"),
+    };
+    Ok((host, port))
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    if bare.is_empty() {
+        Err("it has no host")
+    } else if bare.starts_with('.') || bare.ends_with('.') {
+        Err(EMPTY_LABEL)
+    } else if bare.contains(['[', ']', '%']) {
+        Err("its host has a bracket or a percent sign")
+    } else {
+        Ok(())
+    }
+}
+
+const EMPTY_LABEL: &str = "its host has an empty label";
+
+/// Stricter than `u16::from_str`, and so than clients: that takes `+80`, which others do not.
+fn read_port(digits: &str) -> Result<u16, &'static str> {
+    let number = digits.parse().ok();
+    number
+        .filter(|port| *port != 0 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .ok_or("its port is not a number from 1 to 65535")
+}
+
+fn default_port(https: bool) -> u16 {
+    if https { 443 } else { 80 }
+}
+
+/// [`Parts::name`] of `https://` and this authority, if that is written as most are: a host of at least eight characters in lower
+/// case, neither port nor user-info nor trailing dot. `None` says nothing.
+///
+/// Eight bytes are looked at together, to make this cheap enough for each request.
+#[inline(always)]
+pub(crate) fn name_of_plain_https(authority: &str) -> Option<u64> {
+    const LOW: u64 = u64::from_le_bytes([1; 8]);
+    // The sum sets a byte's highest bit if the byte is `from` or more.
+    let at_least = |word: u64, from: u8| word.wrapping_add(LOW * u64::from(0x80 - from));
+
+    let host = authority.as_bytes();
+    if host.len() < 8 {
+        return None;
+    }
+    let mut hasher = FxHasher::default();
+    let mut odd = 0;
+    for_each_word(host, |word| {
+        let word = u64::from_le_bytes(word);
+        // `:` to `^`: what begins a port, user-info or an address, and upper case. Bytes past ASCII spoil the sums.
+        odd |= at_least(word, b':') ^ at_least(word, b'_') | word;
+        hasher.write_u64(word);
+    });
+    let dotted = host.first() == Some(&b'.') || host.last() == Some(&b'.');
+    if dotted || odd & (LOW * 0x80) != 0 {
+        return None;
+    }
+    hasher.write_u64(name_end(true, host.len(), default_port(true)));
+    Some(hasher.finish())
+}
+
+/// The last eight bytes may overlap those before them. Less than eight are filled up with zeros.
+#[inline(always)]
+fn for_each_word(host: &[u8], mut take: impl FnMut([u8; 8])) {
+    let Some(last) = host.last_chunk() else {
+        let mut word = [0; 8];
+        word[..host.len()].copy_from_slice(host);
+        return take(word);
+    };
+    let mut rest = host;
+    while let Some((word, after @ [_, ..])) = rest.split_first_chunk() {
+        take(*word);
+        rest = after;
+    }
+    take(*last);
+}
+
+/// The length is needed since words may overlap.
+#[inline(always)]
+fn name_end(https: bool, length: usize, port: u16) -> u64 {
+    length as u64 ^ u64::from(port) << 32 ^ u64::from(https) << 48
+}
+
+/// Parses an absolute URL that a person has written, and says what is wrong with it.
+pub(crate) fn parse(text: &str) -> Result<Uri, &'static str> {
+    text.parse().map_err(|_| why_unparsable(text))
+}
+
+/// Scheme and authority of a URL that a person has written.
+pub(crate) fn absolute(uri: &Uri) -> Result<(&Scheme, &Authority), &'static str> {
+    match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) => Ok((scheme, authority)),
+        (_, None) => Err("it is only a path; write scheme and host in front"),
+        (None, _) => Err(NO_SCHEME),
+    }
+}
+
+const NO_SCHEME: &str = "it has no scheme; write https:// in front";
+
+fn why_unparsable(text: &str) -> &'static str {
+    let Some((_, rest)) = text.split_once("://") else {
+        return if text.is_empty() {
+            "it is empty"
+        } else {
+            NO_SCHEME
+        };
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let strange =
+        |char: char| char.is_whitespace() || char.is_control() || "\"'<>\\^`{|}".contains(char);
+    if authority.is_empty() {
+        "it has no host"
+    } else if text.contains(strange) {
+        "it has a blank, a line break, a quotation mark, a brace or the like"
+    } else if !authority.is_ascii() {
+        "its host is not ASCII; write it in punycode (xn--)"
+    } else {
+        "it is not a URL"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap_or_else(|_| panic!("{text} is a URI"))
+    }
+
+    fn read(uri: &Uri) -> Result<Parts<&str>, &'static str> {
+        let (scheme, authority) = absolute(uri)?;
+        Parts::read(scheme, authority)
+    }
+
+    fn reason(text: &str) -> &'static str {
+        Origin::read(text).expect_err(text)
+    }
+
+    // FS1
+    #[test]
+    fn what_two_parsers_could_read_differently_is_not_read() {
+        for (place, wanted) in [
+            ("api.example:99999", "port"),
+            ("api.example:65536", "port"),
+            ("api.example:abc", "port"),
+            ("api.example:-1", "port"),
+            ("api.example:+443", "port"),
+            ("api.example:0", "port"),
+            ("api.example:443;x", "port"),
+            ("[::1]:99999", "port"),
+            ("", "no host"),
+            (":443", "no host"),
+            (".", "no host"),
+            ("user@:443", "no host"),
+            ("..", "label"),
+            (".api.example", "label"),
+            ("api.example..", "label"),
+            ("[]", "brackets"),
+            ("[::1%25lo]", "brackets"),
+            ("[fe80::1%eth0]", "brackets"),
+            ("[127.0.0.1]", "brackets"),
+            ("[v1.x]", "brackets"),
+            ("[localhost]", "brackets"),
+            ("[::1]evil.example", "follows"),
+            ("[::1]443", "follows"),
+            ("[::1]evil.example:443", "follows"),
+            ("api.example[::1]", "bracket"),
+            ("api[.example]", "bracket"),
+            ("a@b@api.example", "user-info"),
+            ("[::1]@api.example", "user-info"),
+            ("127.0.0.1:80@evil.example@api.example", "user-info"),
+        ] {
+            for scheme in ["http", "https"] {
+                let text = format!("{scheme}://{place}/");
+                // What `http` refuses is nothing that could be dialled.
+                let Ok(uri) = text.parse() else {
+                    assert_eq!(place, "", "{text}");
+                    continue;
+                };
+                let found = read(&uri).expect_err(&text);
+                assert!(found.contains(wanted), "{text}: {found}");
+                assert!(text.parse::<Origin>().is_err(), "{text}");
+                assert_eq!(name_of_plain_https(place), None, "{text}");
+            }
+        }
+    }
+
+    // FS1
+    #[test]
+    fn a_port_may_be_empty_or_padded_as_the_rfc_and_clients_have_it() {
+        for (text, port) in [
+            ("https://api.example:/", 443),
+            ("http://api.example:", 80),
+            ("https://api.example:0443/", 443),
+            ("https://[::1]:", 443),
+            ("https://api.example:00000000000008080", 8080),
+        ] {
+            let uri = uri(text);
+            assert_eq!(read(&uri).map(|parts| parts.port), Ok(port), "{text}");
+        }
+    }
+
+    // FS15, FS1
+    #[test]
+    fn only_what_no_name_server_is_asked_for_is_loopback() {
+        let is_safe =
+            |host: &str| read(&uri(&format!("http://{host}/"))).is_ok_and(|parts| parts.is_safe());
+        for host in [
+            "127.0.0.1",
+            "127.9.9.9:8080",
+            "127.255.255.255",
+            "localhost",
+            "LocalHost:99",
+            "[::1]",
+            "[0:0:0:0:0:0:0:1]:80",
+            "user:pw@127.0.0.1",
+        ] {
+            assert!(is_safe(host), "{host}");
+        }
+        for host in [
+            "localhost.",
+            "127.0.0.1.",
+            "127.0.0.1.:80",
+            "127.1",
+            "127.0.0.01",
+            "127.0.0.0x1",
+            "0x7f.1",
+            "0x7f000001",
+            "0177.0.0.1",
+            "2130706433",
+            "127.0.0.1.evil.example",
+            "127.evil.example",
+            "127.0.0.1@evil.example",
+            "localhost:80@evil.example",
+            "localhost.localdomain",
+            "localhost.evil.example",
+            "ip6-localhost",
+            "0.0.0.0",
+            "128.0.0.1",
+            "[::]",
+            "[::2]",
+            "[::ffff:127.0.0.1]",
+            "[::127.0.0.1]",
+        ] {
+            assert!(!is_safe(host), "{host}");
+        }
+    }
+
+    // FS16
+    #[test]
+    fn an_origin_has_one_name_however_it_is_written() {
+        let name = |text: &str| {
+            let uri = uri(text);
+            let name = read(&uri).map(|parts| parts.name());
+            let (scheme, authority) = absolute(&uri).unwrap();
+            if *scheme == Scheme::HTTPS {
+                let plain = name_of_plain_https(authority.as_str());
+                assert!(plain.is_none() || plain == name.ok(), "{text}");
+            }
+            name.unwrap_or_else(|reason| panic!("{text}: {reason}"))
+        };
+        for same in [
+            &[
+                "https://api.example/",
+                "https://API.Example/x?y",
+                "HTTPS://api.example",
+                "https://api.example:443/",
+                "https://api.example:0443/",
+                "https://api.example:/",
+                "https://api.example./",
+                "https://API.EXAMPLE.:443/",
+                "https://user@api.example/",
+                "https://user:443@api.example/",
+                "https://other:pw@api.example:443/",
+            ][..],
+            &["https://a.io", "https://A.io.", "https://x@a.io:443"],
+            &["https://api.example:8443", "https://API.example.:8443"],
+            &[
+                "http://127.0.0.1",
+                "http://127.0.0.1:80",
+                "http://u@127.0.0.1:",
+            ],
+            &["https://[2001:db8::1]", "https://[2001:DB8:0:0::1]:443"],
+        ] {
+            for text in same {
+                assert_eq!(name(text), name(same[0]), "{text}");
+            }
+            if let Ok(origin) = same[0].parse::<Origin>() {
+                assert_eq!(origin.name(), name(same[0]));
+            }
+        }
+        let apart = [
+            "https://api.example/",
+            "http://api.example/",
+            "http://api.example:443/",
+            "http://api.example./",
+            "https://api.example:80/",
+            "https://api.example:8443/",
+            "https://api.example.evil/",
+            "https://apj.example/",
+            "https://api.examples/",
+            "https://aaaaaaaaaaaa/",
+            "https://aaaaaaaaaaaaa/",
+            "https://a.io/",
+            "https://a.i/",
+            "https://[::1]/",
+            "https://[::2]/",
+        ];
+        let names: std::collections::HashSet<_> = apart.iter().map(|text| name(text)).collect();
+        assert_eq!(names.len(), apart.len());
+    }
+
+    #[test]
+    fn the_usual_spelling_has_its_name_without_being_taken_apart() {
+        for host in [
+            "api.example",
+            "10.0.0.12",
+            "a-b_c.example",
+            "eight.io",
+            "xn--bcher-kva.example",
+        ] {
+            assert!(name_of_plain_https(host).is_some(), "{host}");
+        }
+        for host in [
+            "Api.example",
+            "api.exampl\u{e9}",
+            "api.example.",
+            ".api.example",
+            "u@api.example",
+        ] {
+            assert_eq!(name_of_plain_https(host), None, "{host}");
+        }
+    }
+
+    // FA16, FS1
+    #[test]
+    fn the_reason_says_what_to_write() {
+        for (text, wanted) in [
+            ("", "empty"),
+            ("api.example", "https://"),
+            ("127.0.0.1:9001", "https://"),
+            ("127.0.0.1:9001/t", "https://"),
+            ("//api.example", "only a path"),
+            ("/v1", "only a path"),
+            ("https://", "no host"),
+            ("https:///v1", "no host"),
+            ("https://b\u{fc}cher.example", "xn--"),
+            ("https://\u{4f8b}\u{3048}.jp:8443", "xn--"),
+            ("\"https://api.example\"", "quotation mark"),
+            ("https://api.example ", "blank"),
+            ("https://api.example\n", "line break"),
+            ("https://{host}", "brace"),
+            ("https://$HOST", "character"),
+            ("https://api%2eexample", "not a URL"),
+            ("https://*.example", "name each host"),
+            ("https://api..example", "label"),
+            ("ws://api.example", "neither https nor http"),
+            ("https://u:p@api.example", "user-info"),
+            ("https://api.example/v1", "after the host"),
+            ("https://api.example?x", "after the host"),
+            ("https://api.example#x", "after the host"),
+        ] {
+            let reason = reason(text);
+            assert!(reason.contains(wanted), "{text}: {reason}");
+        }
+    }
+
+    // FS11
+    #[test]
+    fn an_error_prints_neither_password_nor_query() {
+        for (text, shown) in [
+            ("https://user:canary@api.example", "https://***@api.example"),
+            ("https://user:c@nary@api.example", "https://***@api.example"),
+            ("user:canary@api.example", "***@api.example"),
+            ("https://user:canary?@api.example", "https://***"),
+            ("https://user:canary#@api.example?canary", "https://***"),
+            (
+                "https://api.example?apikey=canary",
+                "https://api.example?***",
+            ),
+            ("https://api.example/v1?apikey=c@nary", "https://***"),
+            ("https://api.example/#canary", "https://api.example/#***"),
+            ("api.example", "api.example"),
+        ] {
+            assert_eq!(without_secrets(text), shown, "{text}");
+            let error = text.parse::<Origin>().expect_err(text);
+            let text = format!("{error} {error:?}");
+            assert!(!text.contains("canary") && !text.contains("nary"), "{text}");
+        }
+    }
+
+    /// Authorities of pieces that parsers trip over.
+    fn authority() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            4 => "[a-zA-Z0-9._~-]{1,9}",
+            2 => Just(String::from(":")),
+            2 => "[0-9]{1,6}",
+            1 => "[@:.+%;=$,!*-]",
+            1 => Just(String::from("[::1]")),
+            1 => Just(String::from("[2001:DB8::A]")),
+            1 => Just(String::from("[")),
+            1 => Just(String::from("]")),
+            1 => Just(String::from("@")),
+            1 => Just(String::from("127.0.0.1")),
+            1 => Just(String::from("localhost")),
+            1 => Just(String::from(".")),
+        ];
+        proptest::collection::vec(piece, 1..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        // FS1
+        #[test]
+        fn what_is_read_is_what_a_client_dials(https: bool, place in authority()) {
+            let scheme = if https { "https" } else { "http" };
+            let text = format!("{scheme}://{place}/x");
+            let Ok(uri) = text.parse::<Uri>() else {
+                return Ok(());
+            };
+            let read = read(&uri);
+            if let Ok(parts) = &read {
+                // As hyper's connector has it.
+                let host = uri.host().expect("an absolute URI");
+                let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                match parts.host {
+                    Host::V6(address) => prop_assert_eq!(Ok(address), host.parse()),
+                    Host::Name(name) => {
+                        prop_assert!(host.parse::<Ipv6Addr>().is_err(), "{}", host);
+                        let dot = if https { "." } else { "" };
+                        prop_assert!(host == name || host == format!("{name}{dot}"), "{}", host);
+                        if !https && parts.is_safe() {
+                            let address = host.parse::<Ipv4Addr>();
+                            prop_assert!(
+                                address.is_ok_and(|address| address.is_loopback())
+                                    || host.eq_ignore_ascii_case("localhost")
+                            );
+                        }
+                    }
+                }
+                prop_assert_eq!(parts.port, port);
+            }
+            let plain = name_of_plain_https(uri.authority().expect("an absolute URI").as_str());
+            if let (true, Some(name)) = (https, plain) {
+                prop_assert_eq!(Some(name), read.as_ref().ok().map(Parts::name));
+            }
+            if let Ok(origin) = format!("{scheme}://{place}").parse::<Origin>() {
+                let parts = read.expect("an origin is readable");
+                prop_assert!(origin.is(&parts));
+                prop_assert_eq!(origin.name(), parts.name());
+            }
+        }
+
+        #[test]
+        fn a_written_origin_reads_back(host in "[a-z0-9]([a-z0-9.-]{0,30}[a-z0-9])?", port: u16, https: bool) {
+            prop_assume!(port != 0 && !host.contains(".."));
+            let scheme = if https { "https" } else { "http" };
+            let origin: Origin = format!("{scheme}://{host}:{port}").parse().expect("an origin");
+            prop_assert_eq!(origin.to_string(), format!("{scheme}://{host}:{port}"));
+            prop_assert_eq!(&origin.to_string().parse::<Origin>().expect("an origin"), &origin);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What an error tells whoever is paged at night: what is wrong, where, and what to do.
+
+mod support;
+
+use std::error::Error as StdError;
+use std::io;
+
+use http::{Request, Response};
+use http_body_util::Full;
+use support::*;
+use tower::{BoxError, service_fn};
+use tower_oauth::{
+    ClientAuth, Error, OAuthLayer, RefreshPolicy, Secret, TokenFuture, TokenRequest, TokenSource,
+};
+
+const HTTPS_URL: &str = "https://gw.example:8443/oauth2/v1/token?tenant=canary";
+
+async fn told_at(url: &str, answer: Answer) -> String {
+    let endpoint = Endpoint::new().always(answer);
+    let layer = OAuthLayer::client_credentials(url, "id", "secret")
+        .scope("aisp pisp")
+        .token_client(endpoint)
+        .refresh_policy(one_attempt())
+        .build()
+        .unwrap();
+    layer.tokens().token().await.unwrap_err().to_string()
+}
+
+async fn told(answer: Answer) -> String {
+    told_at(HTTPS_URL, answer).await
+}
+
+/// What is said, and the number of attempts, when the token client fails with this.
+async fn fails_with(url: &str, error: fn() -> BoxError) -> (Error, u32) {
+    let fails = service_fn(move |_: Request<Full<bytes::Bytes>>| async move {
+        Err::<Response<Full<bytes::Bytes>>, _>(error())
+    });
+    let layer = OAuthLayer::client_credentials(url, "id", "secret")
+        .token_client(fails)
+        .build()
+        .unwrap();
+    let error = layer.tokens().token().await.unwrap_err();
+    let attempts = error.attempts();
+    (error, attempts)
+}
+
+// FA9
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_not_there_is_shown_and_checked_first() {
+    for status in [404, 405, 410] {
+        let text = told(raw(status, &[], "<html>not here</html>")).await;
+        let (_, advice) = text.split_once("; ").unwrap();
+        assert!(
+            advice.starts_with("check the path of the token URL (/oauth2/v1/token)"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("canary") && !text.contains("scope"),
+            "{text}"
+        );
+    }
+}
+
+// FA10
+#[tokio::test(start_paused = true)]
+async fn each_way_not_to_get_an_answer_has_its_own_text_with_its_cause_and_what_to_do() {
+    type Fails = fn() -> BoxError;
+    let rows: [(Fails, u32, &str, &str); 10] = [
+        (
+            || "invalid peer certificate: UnknownIssuer".into(),
+            1,
+            "is not trusted here: invalid peer certificate: UnknownIssuer",
+            "install the CA",
+        ),
+        (
+            || "certificate verify failed: Hostname mismatch".into(),
+            1,
+            "is for another name",
+            "a certificate for gw.example",
+        ),
+        (
+            || "invalid peer certificate: Expired".into(),
+            1,
+            "has expired",
+            "renew it",
+        ),
+        (
+            || "received fatal alert: CertificateRequired".into(),
+            1,
+            "refused the client certificate",
+            "token_client()",
+        ),
+        (
+            || "received corrupt message of type InvalidContentType".into(),
+            3,
+            "does not speak TLS",
+            "gw.example:8443 answers in the clear",
+        ),
+        (
+            || io::Error::from(io::ErrorKind::ConnectionRefused).into(),
+            3,
+            "refused the connection",
+            "gw.example:8443",
+        ),
+        (
+            || "failed to lookup address information: Name or service not known".into(),
+            3,
+            "could not be resolved",
+            "the spelling of gw.example",
+        ),
+        (
+            || io::Error::from(io::ErrorKind::ConnectionReset).into(),
+            3,
+            "was closed before",
+            "between here and gw.example:8443",
+        ),
+        (
+            || io::Error::new(io::ErrorKind::TimedOut, "tcp connect: deadline has elapsed").into(),
+            3,
+            "could not be connected to in time",
+            "a firewall drops",
+        ),
+        (
+            || "something else".into(),
+            3,
+            "could not be reached: something else",
+            "up and reachable from here",
+        ),
+    ];
+    for (fails, attempts, what, advice) in rows {
+        let (error, made) = fails_with(HTTPS_URL, fails).await;
+        let text = error.to_string();
+        assert!(error.is_transient(), "{text}");
+        assert!(text.contains(what) && text.contains(advice), "{text}");
+        assert_eq!(made, attempts, "{text}");
+        let cause = fails().to_string();
+        assert_eq!(text.matches(&cause).count(), 1, "{text}");
+        assert!(StdError::source(&error).is_some());
+    }
+}
+
+// FA10
+#[tokio::test(start_paused = true)]
+async fn http_to_a_port_that_speaks_tls_is_told_to_write_https() {
+    for fails in [
+        (|| BoxError::from("invalid HTTP version parsed")) as fn() -> BoxError,
+        || "connection closed before message completed".into(),
+    ] {
+        let (error, _) = fails_with(TOKEN_URL, fails).await;
+        assert!(error.to_string().contains("write https://"), "{error}");
+    }
+    let page = raw(
+        400,
+        &[],
+        "Client sent an HTTP request to an HTTPS server.\n",
+    );
+    let text = told_at(TOKEN_URL, page).await;
+    assert!(text.contains("write https://"), "{text}");
+    let (error, _) = fails_with("https://127.0.0.1:9001/t", || "wrong version number".into()).await;
+    assert!(error.to_string().contains("write http://"), "{error}");
+}
+
+// FA11
+#[tokio::test(start_paused = true)]
+async fn advice_is_by_cause_and_names_what_was_asked() {
+    let description = r#"{"error_description":"this client may not have the scope"}"#;
+    for answer in [
+        Answer::Error(400, "invalid_scope"),
+        raw(400, &[], description),
+        raw(403, &[], description),
+    ] {
+        let text = told(answer).await;
+        assert!(text.contains("\"aisp pisp\""), "{text}");
+        assert!(!text.contains("client id"), "{text}");
+    }
+    let location = "https://user:canary@login.example/sign-in?next=canary";
+    let text = told(raw(302, &[("location", location)], "")).await;
+    assert!(text.contains("https://login.example/sign-in"), "{text}");
+    assert!(!text.contains("canary"), "{text}");
+    let text = told(raw(307, &[("location", "/v2/token?x=canary")], "")).await;
+    assert!(text.contains("redirect to /v2/token,"), "{text}");
+}
+
+// FA12
+#[tokio::test(start_paused = true)]
+async fn an_unknown_client_is_told_what_else_would_build() {
+    let text = |auth| async move {
+        let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
+            .token_client(Endpoint::new().always(Answer::Error(401, "invalid_client")))
+            .build()
+            .unwrap();
+        layer.tokens().token().await.unwrap_err().to_string()
+    };
+    let with_colon = text(ClientAuth::basic_encoded("i:d", "s+cret")).await;
+    assert!(with_colon.contains("ClientAuth::post"), "{with_colon}");
+    assert!(!with_colon.contains("(ClientAuth::basic)"), "{with_colon}");
+    let raw = text(ClientAuth::basic("id", "s+cret")).await;
+    assert!(raw.contains("ClientAuth::basic_encoded"), "{raw}");
+    assert!(raw.contains("ClientAuth::post"), "{raw}");
+    let post = text(ClientAuth::post("i:d", "s+cret")).await;
+    assert!(post.contains("(ClientAuth::basic_encoded)"), "{post}");
+    assert!(!post.contains("ClientAuth::basic)"), "{post}");
+}
+
+struct Own(fn() -> Error);
+
+impl TokenSource for Own {
+    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+        Box::pin(async { Err((self.0)()) })
+    }
+}
+
+// FA13
+#[tokio::test(start_paused = true)]
+async fn a_source_of_ones_own_sends_nobody_to_a_token_endpoint() {
+    let fails: [fn() -> Error; 3] = [
+        || Error::transient("the login plugin failed").with_source("no such session"),
+        || Error::invalid_response("the plugin printed no token"),
+        || Error::rejected("invalid_client", "the plugin was refused"),
+    ];
+    for fail in fails {
+        let layer = OAuthLayer::builder(Own(fail)).refresh_policy(one_attempt());
+        let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            !text.contains("endpoint") && !text.contains("URL"),
+            "{text}"
+        );
+    }
+    let sealed =
+        Secret::provider(|| async { Err::<String, _>(io::Error::other("vault is sealed")) });
+    let layer = OAuthLayer::client_credentials(HTTPS_URL, "id", sealed)
+        .token_client(Endpoint::new())
+        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .build()
+        .unwrap();
+    let text = layer.tokens().token().await.unwrap_err().to_string();
+    assert!(
+        text.contains("the secret provider failed: vault is sealed"),
+        "{text}"
+    );
+    assert!(!text.contains("token endpoint is up"), "{text}");
+}
+
+// FA24
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_a_page_says_that_something_in_front_refused() {
+    for (status, body) in [
+        (403, "<html><h1>Forbidden</h1></html>"),
+        (403, "Request blocked"),
+        (418, "<html>"),
+    ] {
+        let text = told(raw(status, &[("content-type", "text/html")], body)).await;
+        assert!(
+            text.contains("something in front of the token endpoint"),
+            "{text}"
+        );
+        assert!(text.contains("user_agent()"), "{text}");
+    }
+}
+
+// FU13
+#[tokio::test(start_paused = true)]
+async fn what_main_prints_of_an_error_begins_with_its_text_and_advice() {
+    let (error, _) = fails_with(HTTPS_URL, || {
+        io::Error::other(io::Error::from(io::ErrorKind::ConnectionRefused)).into()
+    })
+    .await;
+    let of_main: BoxError = error.clone().into();
+    let printed = format!("{of_main:?}");
+    assert!(printed.starts_with(&error.to_string()), "{printed}");
+    assert!(printed.contains("connection refused"), "{printed}");
+}
