@@ -88,8 +88,9 @@ impl<G> OAuthLayerBuilder<G> {
     /// Lets the token go to this origin (`https://api.example`, `https://api.example:8443`), and no longer to any other that was
     /// not named. May be called again for more.
     ///
-    /// Recommended: without it the token goes to every `https` origin and to loopback. Naming an `http` origin here is the consent
-    /// to send the token to it in the clear. A name with letters outside ASCII is written in punycode (`xn--`).
+    /// Recommended: without it the token goes to every `https` origin and to loopback. Naming an
+    /// `http` origin here is the consent to send the token to it in the clear. A name with letters
+    /// outside ASCII is written in punycode (`xn--`).
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Self {
         self.destine(|destinations| {
             destinations.allowed.push(origin.as_ref().parse()?);
@@ -97,8 +98,9 @@ impl<G> OAuthLayerBuilder<G> {
         })
     }
 
-    /// Sends requests for origins that may not get the token as they are, without one. Default: they fail. A request whose URI does
-    /// not clearly say where it goes, such as `https://api.example:99999/`, fails all the same.
+    /// Sends requests for origins that may not get the token as they are, without one. Default:
+    /// they fail. A request whose URI does not clearly say where it goes, such as
+    /// `https://api.example:99999/`, fails all the same.
     pub fn pass_other_origins(self) -> Self {
         self.destine(|destinations| {
             destinations.pass_others = true;
@@ -107,8 +109,8 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// The origin that requests go to whose URI is only a path, as tonic's are here: its channel adds the origin further in.
-    /// Without it such requests fail before a token is asked for. Once [`allow_origin`](Self::allow_origin) is used, it must be named
-    /// there too.
+    /// Without it such requests fail before a token is asked for.
+    /// Once [`allow_origin`](Self::allow_origin) is used, it must be named there too.
     pub fn assume_origin(self, origin: impl AsRef<str>) -> Self {
         self.destine(|destinations| {
             destinations.assumed = Some(origin.as_ref().parse::<Origin>()?);

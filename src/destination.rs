@@ -138,7 +138,8 @@ impl Destinations {
     }
 }
 
-/// CONNECT speaks to a proxy, and the answer to TRACE is the request (RFC 9110 §9.3.8 forbids credentials in it).
+/// CONNECT speaks to a proxy, and the answer to TRACE is the request (RFC 9110 §9.3.8 forbids
+/// credentials in it).
 #[inline(always)]
 fn never_carries(method: &Method) -> bool {
     *method == Method::CONNECT || *method == Method::TRACE

@@ -531,7 +531,8 @@ async fn the_401_of_a_replay_makes_the_renewed_token_suspect() {
     );
 }
 
-/// How many tokens are asked for by two requests, the first of which is refused with these challenges.
+/// How many tokens are asked for by two requests, the first of which is refused with these
+/// challenges.
 async fn tokens_asked_for(challenges: &[&str], named: bool) -> usize {
     let mut refusal = unauthorized("");
     for challenge in challenges {

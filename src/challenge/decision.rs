@@ -32,8 +32,9 @@ pub(crate) fn is_suspicious(
         || posted && is_grpc_unauthenticated(status, headers)
 }
 
-/// Judges the answer to a request, which was a POST if it was `posted`. `also` holds the statuses that the user named: they count
-/// as a 401, and 401 itself counts whatever its schemes if it is among them.
+/// Judges the answer to a request, which was a POST if it was `posted`. `also` holds the statuses
+/// that the user named: they count as a 401, and 401 itself counts whatever its schemes if it is
+/// among them.
 pub(crate) fn decide(
     posted: bool,
     status: StatusCode,
@@ -84,8 +85,8 @@ fn is_unauthorized(status: StatusCode, also: &[StatusCode]) -> bool {
     status == StatusCode::UNAUTHORIZED || also.contains(&status)
 }
 
-/// A gRPC server refuses in a trailers-only answer: HTTP 200, with its own status among the headers. Only a POST is a gRPC call; an
-/// answer to another request need not be searched.
+/// A gRPC server refuses in a trailers-only answer: HTTP 200, with its own status among the
+/// headers. Only a POST is a gRPC call; an answer to another request need not be searched.
 #[inline(always)]
 fn is_grpc_unauthenticated(status: StatusCode, headers: &HeaderMap) -> bool {
     status == StatusCode::OK

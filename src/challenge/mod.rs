@@ -1,8 +1,8 @@
 //! What an API says in `WWW-Authenticate`, and whether it means that the token was refused.
 //!
 //! When a request that carried a token is answered with 401 or 403, with a status named by
-//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or a POST with `grpc-status: 16`, the layer leaves the challenges in the answer's
-//! extensions, if there are any:
+//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or a POST with `grpc-status: 16`,
+//! the layer leaves the challenges in the answer's extensions, if there are any:
 //!
 //! ```
 //! use tower_oauth::challenge::Challenges;
@@ -24,16 +24,17 @@
 //!    but those.
 //! 4. A part that cannot be read is skipped up to the next comma or space, and hides nothing that stands after it.
 //!    A parameter whose challenge cannot be told is dropped, so it is never laid to another challenge.
-//! 5. Where a comma is missing after a parameter or a scheme, the name of a scheme that is registered with IANA begins the
-//!    next challenge. No other word does.
+//! 5. Where a comma is missing after a parameter or a scheme, the name of a scheme that is
+//!    registered with IANA begins the next challenge. No other word does.
 //! 6. Bytes that are not UTF-8 become U+FFFD.
 //!
 //! # Limits
 //!
-//! The first 16 KiB of all lines together are read; of these at most 32 challenges, and 32 parameters of each, are
-//! kept. A 401 that holds more, and no Bearer challenge within that, is treated as one whose challenges cannot be read.
-//! `error_description` is kept as printable ASCII, which is all that RFC 6750 §3 allows in it, up to 256 bytes.
-//! The other values are the server's text as it came: treat them as such before showing them to anyone.
+//! The first 16 KiB of all lines together are read; of these at most 32 challenges, and 32
+//! parameters of each, are kept. A 401 that holds more, and no Bearer challenge within that, is
+//! treated as one whose challenges cannot be read. `error_description` is kept as printable ASCII,
+//! which is all that RFC 6750 §3 allows in it, up to 256 bytes. The other values are the server's
+//! text as it came: treat them as such before showing them to anyone.
 
 mod decision;
 mod parse;
@@ -151,7 +152,8 @@ impl Challenges {
         self.list.iter()
     }
 
-    /// The Bearer challenge that decides: the first one with `invalid_token`, else the first one with an error, else the first one.
+    /// The Bearer challenge that decides: the first one with `invalid_token`, else the first one
+    /// with an error, else the first one.
     #[must_use]
     pub fn bearer(&self) -> Option<&Challenge> {
         let bearers = self.iter().filter(|challenge| challenge.is("Bearer"));

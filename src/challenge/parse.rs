@@ -203,8 +203,9 @@ fn is_token68(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte)
 }
 
-/// IANA's registry of HTTP authentication schemes. Nothing else is taken for a scheme where a comma is missing: it may be a word of a
-/// description without quotes. (NTLM is not registered, and its servers send lines of their own.)
+/// IANA's registry of HTTP authentication schemes. Nothing else is taken for a scheme where a comma
+/// is missing: it may be a word of a description without quotes. (NTLM is not registered, and its
+/// servers send lines of their own.)
 fn is_registered(word: &[u8]) -> bool {
     const SCHEMES: [&str; 14] = [
         "Basic",
