@@ -20,6 +20,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::aws_lc_rs;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_oauth::observe::{Cause, Event};
@@ -66,7 +67,7 @@ async fn call_a_real_gateway() -> Result<(), BoxError> {
     let oauth = oauth.build()?;
 
     let connector = HttpsConnectorBuilder::new()
-        .try_with_platform_verifier()?
+        .with_provider_and_platform_verifier(aws_lc_rs::default_provider())?
         .https_or_http()
         .enable_http1()
         .build();

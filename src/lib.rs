@@ -79,6 +79,8 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
+//! | `aws-lc-rs` | yes | `client` with AWS-LC as its TLS provider |
+//! | `ring` | no | `client` with ring as its TLS provider |
 //! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
 //! | `tower-http` | no | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
 //! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE`, `UNAUTHENTICATED`, `INTERNAL` or `FAILED_PRECONDITION` to gRPC clients |

@@ -2,7 +2,7 @@
 //!
 //! `tests/conformance/run` installs and starts them. Each test owns one table of `src/docs/interop.md`: it checks that the table
 //! says what was seen, or writes it when `TOWER_OAUTH_WRITE_INTEROP` is set.
-#![cfg(feature = "client")]
+#![cfg(feature = "aws-lc-rs")]
 
 #[path = "conformance/page.rs"]
 mod page;

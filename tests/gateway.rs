@@ -22,8 +22,8 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_oauth::observe::{Cause, Event, Observer};
 use tower_oauth::{
-    BoxError, ClientAuth, ClientCredentialsBuilder, Error, ManualClock, OAuthLayer,
-    OAuthLayerBuilder, ReplayBody, Replayed,
+    BoxError, ClientAuth, ClientCredentialsBuilder, Error, OAuthLayer, OAuthLayerBuilder,
+    ReplayBody, Replayed,
 };
 
 use crate::gateway::{Config, Gateway};
@@ -74,12 +74,18 @@ async fn services_of_cloned_layers_share_one_token() {
 }
 
 // K9
+#[cfg(feature = "test-util")]
 #[tokio::test]
 async fn an_old_token_is_renewed_and_goes_on_being_used_meanwhile() {
     let gateway = gateway().await;
     let (events, mut ends) = flight_ends();
     let oauth = oauth(&gateway).observer(events);
-    let api = with(&oauth.clock(ManualClock::new()).build().unwrap());
+    let api = with(
+        &oauth
+            .clock(tower_oauth::ManualClock::new())
+            .build()
+            .unwrap(),
+    );
     assert_eq!(status(get(&api, &gateway).await), 200);
     assert_eq!(next(&mut ends).await, (Cause::NoToken, 1, true));
 
@@ -99,10 +105,14 @@ async fn an_old_token_is_renewed_and_goes_on_being_used_meanwhile() {
     assert_eq!(gateway.api_refused(), 0);
 }
 
+#[cfg(feature = "test-util")]
 #[tokio::test]
 async fn an_expired_token_is_never_sent() {
     let gateway = gateway().await;
-    let oauth = oauth(&gateway).clock(ManualClock::new()).build().unwrap();
+    let oauth = oauth(&gateway)
+        .clock(tower_oauth::ManualClock::new())
+        .build()
+        .unwrap();
     let api = with(&oauth);
     assert_eq!(status(get(&api, &gateway).await), 200);
     let expired = oauth.tokens().token().await.unwrap().header_value();
@@ -195,11 +205,15 @@ async fn a_gateway_that_stays_down_is_asked_three_times_for_all_callers_together
 }
 
 // K3, K19, K22
+#[cfg(feature = "test-util")]
 #[tokio::test]
 async fn a_429_with_retry_after_ends_the_flight_and_is_honoured() {
     let gateway = gateway().await;
     gateway.fail_next(1, StatusCode::TOO_MANY_REQUESTS, Some("7"));
-    let oauth = oauth(&gateway).clock(ManualClock::new()).build().unwrap();
+    let oauth = oauth(&gateway)
+        .clock(tower_oauth::ManualClock::new())
+        .build()
+        .unwrap();
     let api = with(&oauth);
 
     let error = refused(get(&api, &gateway).await);
@@ -527,6 +541,7 @@ async fn next(ends: &mut UnboundedReceiver<(Cause, u32, bool)>) -> (Cause, u32, 
 
 /// Time passes, for the layer with its manual clock as for the gateway. Not paused otherwise: with sockets, a paused clock
 /// would run ahead of what is on its way.
+#[cfg(feature = "test-util")]
 async fn pass(span: Duration) {
     tokio::time::pause();
     tokio::time::advance(span).await;

@@ -78,6 +78,9 @@ pub enum BuildError {
     },
     /// There is no token client: the crate was built without the `client` feature and none was given.
     TokenClient,
+    /// The default token client has no TLS provider for an `https` token URL: none is installed in
+    /// the process, and neither of the features `aws-lc-rs` and `ring` is on.
+    CryptoProvider,
     /// The platform's certificate verifier could not be set up.
     Tls(std::io::Error),
     /// A setting of the refresh policy makes no sense.
@@ -104,6 +107,7 @@ impl BuildError {
             Self::UserAgent => "UserAgent",
             Self::Environment { .. } => "Environment",
             Self::TokenClient => "TokenClient",
+            Self::CryptoProvider => "CryptoProvider",
             Self::Tls(_) => "Tls",
             Self::Policy { .. } => "Policy",
         }
@@ -172,6 +176,11 @@ impl fmt::Display for BuildError {
             }
             Self::TokenClient => f.write_str(
                 "token client: none given; enable the feature \"client\" or call token_client()",
+            ),
+            Self::CryptoProvider => f.write_str(
+                "token client: no TLS provider; enable the feature \"aws-lc-rs\" or \"ring\", install a \
+                 provider first (rustls::crypto::CryptoProvider::install_default), or call \
+                 token_client()",
             ),
             Self::Tls(source) => write!(
                 f,

@@ -9,6 +9,7 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::CryptoProvider;
 
 use super::endpoint::{ErasedClient, TokenClient};
 use crate::error::BuildError;
@@ -29,14 +30,39 @@ pub(super) fn new(https: bool) -> Result<Arc<dyn TokenClient>, BuildError> {
         let client = client.build::<_, Full<Bytes>>(tcp);
         return Ok(Arc::new(ErasedClient::new(client)));
     }
+    let provider = provider().ok_or(BuildError::CryptoProvider)?;
     let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_platform_verifier(rustls::crypto::ring::default_provider())
+        .with_provider_and_platform_verifier(provider)
         .map_err(BuildError::Tls)?
         .https_only()
         .enable_http1()
         .wrap_connector(tcp);
     let client = client.build::<_, Full<Bytes>>(connector);
     Ok(Arc::new(ErasedClient::new(client)))
+}
+
+/// The cryptography of TLS: what the process has installed, or else what a feature of this crate names.
+///
+/// rustls itself never looks for one here, since it panics when the build has two or none. And none
+/// is installed here: that is for the program to do.
+fn provider() -> Option<Arc<CryptoProvider>> {
+    CryptoProvider::get_default().cloned().or_else(own_provider)
+}
+
+// With both features, the one that rustls prefers.
+#[cfg(feature = "aws-lc-rs")]
+fn own_provider() -> Option<Arc<CryptoProvider>> {
+    Some(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+fn own_provider() -> Option<Arc<CryptoProvider>> {
+    Some(Arc::new(rustls::crypto::ring::default_provider()))
+}
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+fn own_provider() -> Option<Arc<CryptoProvider>> {
+    None
 }
 
 /// Half of the default limit of an attempt, so that a second address still has its chance within it.

@@ -9,7 +9,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use tower::{Service, ServiceExt};
 use tower_oauth::{BoxError, ClientAuth, OAuthLayer, OAuthLayerBuilder, TokenCache};
 
@@ -228,7 +228,7 @@ pub(crate) fn distrustful_client() -> HttpsClient {
 }
 
 fn client_with(roots: RootCertStore) -> HttpsClient {
-    let tls = ClientConfig::builder_with_provider(ring::default_provider().into())
+    let tls = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)

@@ -32,6 +32,7 @@ use http::{Method, StatusCode, Uri, uri::Authority};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::aws_lc_rs;
 use tokio::signal::{ctrl_c, unix};
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 use tower::{Layer, ServiceExt};
@@ -129,7 +130,7 @@ fn client() -> Result<HttpsClient, BoxError> {
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(Duration::from_secs(5)));
     let connector = HttpsConnectorBuilder::new()
-        .try_with_platform_verifier()?
+        .with_provider_and_platform_verifier(aws_lc_rs::default_provider())?
         .https_or_http()
         .enable_http1()
         .wrap_connector(tcp);
