@@ -9,6 +9,9 @@ pub mod ordering {}
 #[doc = include_str!("outage.md")]
 pub mod outage {}
 
+#[doc = include_str!("failure.md")]
+pub mod failure {}
+
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 

@@ -1,34 +1,72 @@
-//! A reverse proxy on loopback that puts the token on each request, for programs that are not written in Rust.
+//! A reverse proxy on loopback that puts the token on each request, for programs that are not
+//! written in Rust.
 //!
-//! `cargo run -p tower-oauth-examples --bin sidecar`, and then `curl -i http://127.0.0.1:8080/accounts`. Without environment
-//! variables it starts an emulated gateway and passes requests to that.
+//! `cargo run -p tower-oauth-examples --bin sidecar`, and then
+//! `curl -i http://127.0.0.1:8080/accounts`. Without environment variables it starts an emulated
+//! gateway and passes requests to that.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET`, `OAUTH_SCOPE` | as for `OAuthLayer::from_env` |
-//! | `API_URL` | where requests go: an origin, or an origin and a path to put before theirs |
+//! | `API_URL` | where requests go: an origin, or an origin and a path to put before theirs. No other origin gets the token; `http://` is your consent to send it there in the clear |
 //! | `LISTEN` | a loopback address and port; default `127.0.0.1:8080` |
+//! | `SIDECAR_HEADER` | `NAME:VALUE`, a header that every request must have, once; it is not passed on. Default: none |
 //!
-//! - Bodies are streamed both ways. A request without a body is sent again when the API refuses its token, once.
+//! - Bodies are streamed both ways. A request without a body is sent again when the API refuses its
+//!   token, once.
 //! - `/-/healthz` says that the process runs, `/-/readyz` whether requests can have a token.
-//! - Our own failures are 502 (somebody has to act) or 503 (it may pass by itself), with `Retry-After` where it is known.
-//! - Whoever reaches the port can use the token. So it listens on loopback only, and refuses web pages.
+//! - Our own failures are 502 (somebody has to act) or 503 (it may pass by itself), with
+//!   `Retry-After` where it is known.
 //! - SIGTERM and ctrl-c end it when the requests under way are answered, at the latest after 25 s.
+//!
+//! # What is refused
+//!
+//! Whoever reaches the port can use the token. So it listens on loopback only, and refuses what a
+//! web page in a browser on the same machine may send. The refusal covers all paths, `/-/healthz`
+//! and `/-/readyz` too: a probe runs on this machine (in Kubernetes an `exec` probe) and asks for
+//! `127.0.0.1`. Nothing that is refused reaches the API or causes a token request.
+//!
+//! | request | answer |
+//! |---|---|
+//! | no `Host`, or two | 400 |
+//! | a `Host` that is not `localhost`, 127/8 or `[::1]`, with any port or none; no trailing dot | 403 |
+//! | the absolute form (`GET http://…`) with another host than `Host`, or with another scheme than `http` | 403 |
+//! | an `Origin`, whatever its value | 403 |
+//! | `Sec-Fetch-Site` other than `none`; any `Sec-Fetch-…` header twice | 403 |
+//! | `SIDECAR_HEADER` is set and the header is missing, wrong, or there twice | 403 |
+//! | a target that does not begin with `/` (`*`, `host:port`) | 400 |
+//! | a `.` or `..` segment, also percent-encoded, with `\` for `/`, or with parameters (`..;x`) | 400 |
+//! | `CONNECT`, `TRACE`, `TRACK` | 501 |
+//! | `Upgrade` other than `h2c`, which is not passed on | 501 |
+//! | `Transfer-Encoding` other than `chunked` alone | 501; 400 where `chunked` is not the last, so that the body has no end |
+//! | both `Content-Length` and `Transfer-Encoding` | 400 |
+//! | `Expect` other than `100-continue` | 417 |
+//! | not HTTP as RFC 9112 has it (a folded header, a blank in a name, two lengths) | 400, by hyper |
+//!
+//! A browser of before 2023 sends no `Sec-Fetch-Site`, and no `Origin` with a form or a picture;
+//! neither does another user of the machine. Where such are possible, set `SIDECAR_HEADER`: a page
+//! cannot add a header without asking first, which is refused.
 
-#[path = "../../../gateway/mod.rs"]
+#[path = "../../../../gateway/mod.rs"]
 mod gateway;
+mod guard;
+mod wire;
 
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::{env, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::{Router, routing::get, serve::ListenerExt};
+use axum::{Router, routing::get};
 use http::header::{self, HeaderMap};
-use http::{Method, StatusCode, Uri, uri::Authority};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{StatusCode, Uri, Version};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -39,6 +77,8 @@ use tower::{Layer, ServiceExt};
 use tower_oauth::{BoxError, EmptyBody, OAuth, OAuthLayer, TokenCache};
 
 use crate::gateway::{Config, Gateway};
+use crate::guard::{Required, guard, has_dots};
+use crate::wire::{Watched, Wire};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -69,12 +109,10 @@ async fn run() -> Result<(), BoxError> {
             )
         }
     };
-    let target: Uri = api.parse().map_err(|_| "API_URL is not a URL")?;
-    let authority = target.authority().ok_or("API_URL has no host")?;
-    let oauth = match target.scheme_str() {
-        Some("https") => oauth.allow_origin(format!("https://{authority}")),
-        _ => oauth, // in the clear, the layer sends tokens to loopback only
-    };
+    let api: Api = api.parse()?;
+    // Named always, so that no other origin can get the token whatever a request asks for.
+    let oauth = oauth.allow_origin(format!("{}://{}", api.scheme, api.authority));
+    let required = Required::from_env()?;
     let oauth = oauth.build()?;
     let listener = listen(configured).await?;
     println!("http://{} passes to {api}", listener.local_addr()?);
@@ -88,17 +126,18 @@ async fn run() -> Result<(), BoxError> {
     let sidecar = Sidecar {
         tokens: oauth.tokens(),
         client: oauth.replay_with(EmptyBody).layer(client()?),
-        api: api.trim_end_matches('/').into(),
+        api: Arc::new(api),
     };
     let routes = Router::new()
         .route("/-/healthz", get("ok\n"))
         .route("/-/readyz", get(ready))
         .fallback(forward)
-        .with_state(sidecar);
+        .layer(from_fn_with_state(required, guard))
+        .with_state(sidecar)
+        .into_make_service_with_connect_info::<Wire>();
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let (stopping, stopped) = oneshot::channel();
-    let listener = listener.tap_io(|tcp| _ = tcp.set_nodelay(true));
-    let serve = axum::serve(listener, routes).with_graceful_shutdown(async move {
+    let serve = axum::serve(Watched(listener), routes).with_graceful_shutdown(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = ctrl_c() => {} }
         println!("stopping");
         _ = stopping.send(());
@@ -141,7 +180,71 @@ fn client() -> Result<HttpsClient, BoxError> {
 struct Sidecar {
     client: OAuth<HttpsClient, EmptyBody>,
     tokens: TokenCache,
-    api: Arc<str>,
+    api: Arc<Api>,
+}
+
+/// Where requests go.
+struct Api {
+    scheme: Scheme,
+    authority: Authority,
+    /// What stands before the path of each request: empty, or beginning with `/` and not ending
+    /// with one.
+    prefix: String,
+}
+
+impl FromStr for Api {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let uri: Uri = text.parse().map_err(|_| "API_URL is not a URL")?;
+        let parts = uri.into_parts();
+        let scheme = parts
+            .scheme
+            .filter(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+        let scheme = scheme.ok_or("API_URL begins neither with http:// nor with https://")?;
+        let authority = parts.authority.ok_or("API_URL has no host")?;
+        if authority.as_str().contains('@') {
+            return Err("API_URL has a user in it: it takes a token, not a password");
+        }
+        let path = parts
+            .path_and_query
+            .unwrap_or(PathAndQuery::from_static("/"));
+        if path.query().is_some() || text.contains('#') {
+            return Err("API_URL has a query or a fragment: only a path can stand before others");
+        }
+        if has_dots(path.path()) {
+            return Err("API_URL has dot segments in its path");
+        }
+        let prefix = path.path().trim_end_matches('/').to_owned();
+        Ok(Self {
+            scheme,
+            authority,
+            prefix,
+        })
+    }
+}
+
+impl Api {
+    /// The URI of a request there. It is made of parts, so that nothing a request asks for can
+    /// become a part of the host.
+    fn uri(&self, asked: &Uri) -> Result<Uri, http::Error> {
+        let path = asked.path();
+        let target = match asked.query() {
+            Some(query) => format!("{}{path}?{query}", self.prefix),
+            None => format!("{}{path}", self.prefix),
+        };
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(target)
+            .build()
+    }
+}
+
+impl fmt::Display for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
 }
 
 async fn ready(State(sidecar): State<Sidecar>) -> (StatusCode, String) {
@@ -158,18 +261,16 @@ async fn ready(State(sidecar): State<Sidecar>) -> (StatusCode, String) {
 }
 
 async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Response {
-    if let Some((status, reason)) = refuse(&request) {
-        return (status, format!("{reason}\n")).into_response();
-    }
-    let asked = request.uri().path_and_query();
-    let asked = asked.map_or("/", |asked| asked.as_str());
-    let Ok(target) = format!("{}{asked}", sidecar.api).parse() else {
+    let Ok(target) = sidecar.api.uri(request.uri()) else {
         return (StatusCode::BAD_REQUEST, "this is not the path of a URL\n").into_response();
     };
     *request.uri_mut() = target;
+    *request.version_mut() = Version::HTTP_11;
     remove_hop_by_hop(request.headers_mut());
-    // `Host` is made anew, and `100 Continue` is said by this server when the body is first read.
+    // The inbound `Host` must go, in any proxy: an API that serves several hosts goes by it and not
+    // by the address, and the layer judges the URI alone. The client makes the right one.
     request.headers_mut().remove(header::HOST);
+    // `100 Continue` is said by this server when the body is first read.
     request.headers_mut().remove(header::EXPECT);
     match sidecar.client.oneshot(request).await {
         Ok(mut response) => {
@@ -178,33 +279,6 @@ async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Respon
         }
         Err(error) => explain(&*error),
     }
-}
-
-/// What is not passed on, and why.
-fn refuse(request: &Request) -> Option<(StatusCode, &'static str)> {
-    let text = |name: &str| request.headers().get(name)?.to_str().ok();
-    let authority = request.uri().authority().map(Authority::as_str);
-    let host = authority.or(text("host"));
-    // Java's client offers h2c on every request; to go on in HTTP/1.1 is an answer to that.
-    if request.method() == Method::CONNECT || text("upgrade").is_some_and(|to| to != "h2c") {
-        let reason = "neither upgrades (WebSocket) nor tunnels (CONNECT) are passed on";
-        Some((StatusCode::NOT_IMPLEMENTED, reason))
-    } else if host.is_some_and(|host| !is_loopback(host)) {
-        let reason = "not a forward proxy: ask for the path only, with a loopback host";
-        Some((StatusCode::FORBIDDEN, reason))
-    } else if text("origin").is_some() || text("sec-fetch-site").is_some_and(|s| s != "none") {
-        Some((StatusCode::FORBIDDEN, "web pages are not served"))
-    } else {
-        None
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    let host = authority.host().trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// RFC 9110 §7.6.1.

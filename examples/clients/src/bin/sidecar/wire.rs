@@ -1,0 +1,161 @@
+//! What hyper does not tell: whether a request came with both `Content-Length` and
+//! `Transfer-Encoding`.
+//!
+//! hyper drops the length then and goes on (RFC 9112 §6.1 allows that). Two lengths are how one
+//! request is smuggled inside another, so here such a request is refused, and for that the bytes
+//! are looked at as they come in.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+
+/// A listener whose connections are watched.
+pub(crate) struct Watched(pub(crate) TcpListener);
+
+impl Listener for Watched {
+    type Io = Stream<<TcpListener as Listener>::Io>;
+    type Addr = <TcpListener as Listener>::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (io, peer) = Listener::accept(&mut self.0).await;
+        _ = io.set_nodelay(true);
+        let wire = Wire::default();
+        (Stream { io, wire }, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+/// What was seen on a connection, for the requests that come on it.
+#[derive(Clone, Default)]
+pub(crate) struct Wire(Arc<Mutex<Heads>>);
+
+impl Wire {
+    /// Whether a head on this connection had two lengths. It stays so: the connection is closed
+    /// after the answer.
+    pub(crate) fn two_lengths(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).two
+    }
+}
+
+impl Connected<IncomingStream<'_, Watched>> for Wire {
+    fn connect_info(stream: IncomingStream<'_, Watched>) -> Self {
+        stream.io().wire.clone()
+    }
+}
+
+#[derive(Default)]
+struct Heads {
+    line: Vec<u8>,
+    /// Of the head under way: whether it has begun, its `Content-Length`, whether it has a
+    /// `Transfer-Encoding`.
+    begun: bool,
+    length: Option<u64>,
+    coded: bool,
+    /// Bytes of a body to pass over.
+    body: u64,
+    /// No longer followed: a body in chunks has begun. The guard closes the connection after it.
+    blind: bool,
+    two: bool,
+}
+
+impl Heads {
+    fn see(&mut self, mut bytes: &[u8]) {
+        while !self.blind && !bytes.is_empty() {
+            if self.body > 0 {
+                let skip = usize::try_from(self.body).map_or(bytes.len(), |n| n.min(bytes.len()));
+                self.body -= skip as u64;
+                bytes = &bytes[skip..];
+                continue;
+            }
+            let end = bytes.iter().position(|&byte| byte == b'\n');
+            self.line
+                .extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            let Some(end) = end else {
+                return;
+            };
+            bytes = &bytes[end + 1..];
+            self.end_line();
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        if !self.begun {
+            // Empty lines before a request are passed over, as hyper does.
+            self.begun = !line.is_empty();
+        } else if line.is_empty() {
+            self.two |= self.coded && self.length.is_some();
+            self.blind = self.coded;
+            self.body = self.length.take().unwrap_or(0);
+            self.begun = false;
+        } else if let Some(colon) = line.iter().position(|&byte| byte == b':') {
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let value = std::str::from_utf8(value).ok();
+                // hyper refuses what is no number, and closes the connection.
+                self.length = Some(value.and_then(|value| value.parse().ok()).unwrap_or(0));
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                self.coded = true;
+            }
+        }
+    }
+}
+
+pub(crate) struct Stream<S> {
+    io: S,
+    wire: Wire,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let mut heads = self.wire.0.lock().unwrap_or_else(PoisonError::into_inner);
+        heads.see(&buf.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
