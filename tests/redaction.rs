@@ -199,6 +199,37 @@ async fn a_content_type_that_echoes_the_secret_is_masked() {
     assert!(error.to_string().contains("(***)"), "{error}");
 }
 
+// R24, FA21
+#[tokio::test(start_paused = true)]
+async fn a_secret_is_masked_wherever_the_server_says_it_and_never_by_half() {
+    trace();
+    // One that begins before the place where a text is cut and ends after it, and one that is not all ASCII.
+    for (secret, before) in [(SECRET, 250), ("canary-s\u{e9}cret", 0)] {
+        let words = format!("{}{secret}", "x".repeat(before));
+        let challenge = format!("Bearer error=\"x\", error_description=\"{words}\"");
+        let header = [("www-authenticate", challenge.as_str())];
+        for (headers, body) in [
+            (&header[..], String::new()),
+            (&[], format!(r#"{{"message":"{words}"}}"#)),
+            (
+                &[],
+                format!(r#"{{"error":{{"message":"{words}","code":"{words}"}}}}"#),
+            ),
+            (&[], format!(r#"{{"error":"x","error_uri":"{words}"}}"#)),
+            (&[], format!(r#"{{"errorCode":"{words}"}}"#)),
+            (&[], format!(r#"{{"error":"not {words}"}}"#)),
+        ] {
+            let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
+                .token_client(Endpoint::new().always(raw(401, headers, &body)))
+                .build()
+                .unwrap();
+            let error = layer.tokens().token().await.unwrap_err();
+            let shown = format!("{error} {error:?} {:?}", error.error_uri());
+            assert!(!shown.contains("can"), "{body}: {shown}");
+        }
+    }
+}
+
 // R24
 #[tokio::test(start_paused = true)]
 async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean() {

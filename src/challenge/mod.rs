@@ -53,6 +53,8 @@ pub struct Challenge {
     token68: Option<String>,
     /// Names in lower case, each once.
     params: Vec<(String, String)>,
+    /// `error_description` before anything is taken out of it or cut: whoever masks needs it whole.
+    said: Option<String>,
 }
 
 impl Challenge {
@@ -93,6 +95,11 @@ impl Challenge {
     #[must_use]
     pub fn error_description(&self) -> Option<&str> {
         self.param("error_description")
+    }
+
+    /// The explanation as it came. Not to be shown without being masked and made printable.
+    pub(crate) fn said(&self) -> Option<&str> {
+        self.said.as_deref()
     }
 
     /// The scope that the resource asks for, space-separated (RFC 6750 §3).

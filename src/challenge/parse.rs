@@ -75,6 +75,7 @@ impl Parser {
                 scheme: text(name),
                 token68: token68.map(text),
                 params: Vec::new(),
+                said: None,
             });
         }
     }
@@ -88,7 +89,10 @@ impl Parser {
             return;
         }
         let value = match name.as_str() {
-            "error_description" => printable(value),
+            "error_description" => {
+                challenge.said = Some(text(value));
+                printable(value)
+            }
             _ => text(value),
         };
         challenge.params.push((name, value));
@@ -640,7 +644,7 @@ mod tests {
             params in proptest::collection::btree_map("[a-z0-9!#$%&'*+.^_`|~-]{1,12}", "[ -~]{0,40}", 0..6),
         ) -> Challenge {
             let params = if token68.is_some() { Vec::new() } else { params.into_iter().collect() };
-            Challenge { scheme, token68, params }
+            Challenge { scheme, token68, params, said: None }
         }
     }
 

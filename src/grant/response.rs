@@ -156,7 +156,7 @@ impl Reader<'_> {
         }
         if error.description().is_none() {
             let mut challenges = challenge.into_iter().chain(challenges.iter());
-            let words = challenges.find_map(Challenge::error_description);
+            let words = challenges.find_map(Challenge::said);
             error = error.with_description(words.and_then(|words| self.words(words)));
         }
         match retry_after(headers, SystemTime::now()) {
