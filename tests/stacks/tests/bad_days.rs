@@ -1,6 +1,7 @@
 //! Bad days, played against real sockets: what the caller is told, and what the log says.
 //!
-//! `src/docs/failure.md` has what is seen here, word for word. This test checks that it still has, or writes it:
+//! `src/docs/failure.md` has what is seen here, word for word. This test checks that it still has,
+//! or writes it:
 //!
 //! ```sh
 //! TOWER_OAUTH_WRITE_FAILURE=1 cargo test -p tower-oauth-stacks --test bad_days
@@ -122,7 +123,8 @@ fn reaching_it(servers: &Runtime) -> [Day; 8] {
             ),
             Day::new(
                 "Nobody listens",
-                "The host is up, and nothing listens on the port: a wrong port, a server that is down, a firewall that rejects.",
+                "The host is up, and nothing listens on the port: a wrong port, a server that is \
+                 down, a firewall that rejects.",
                 ask(
                     login(format!("http://127.0.0.1:{closed}/oauth2/v1/token")),
                     &[closed],
@@ -130,7 +132,8 @@ fn reaching_it(servers: &Runtime) -> [Day; 8] {
             ),
             Day::new(
                 "No answer in time",
-                "The connection stands and nothing comes back. (The limits were shortened here; the default is 10 s for an attempt.)",
+                "The connection stands and nothing comes back. (The limits were shortened here; \
+                 the default is 10 s for an attempt.)",
                 ask(
                     login(hang.url("http")).refresh_policy(quick),
                     &[hang.address.port()],
@@ -158,7 +161,8 @@ fn reaching_it(servers: &Runtime) -> [Day; 8] {
             ),
             Day::new(
                 "http to a host that is not this machine",
-                "The token URL is `http`, and would carry the client secret through the network in the clear.",
+                "The token URL is `http`, and would carry the client secret through the network \
+                 in the clear.",
                 ask(login("http://login.bank.example/oauth2/v1/token"), &[]),
             ),
         ],
@@ -181,15 +185,18 @@ fn tls(servers: &Runtime) -> [Day; 4] {
         [
             Day::new(
                 "An unknown CA",
-                "The certificate is by a CA that this machine does not trust: a company's own, or a proxy that reads along.",
+                "The certificate is by a CA that this machine does not trust: a company's own, \
+                 or a proxy that reads along.",
                 ask(login(unknown.url("https")), &[unknown.address.port()]),
             )
             .act(
-                "The default client reads the platform's certificates, and the file that `SSL_CERT_FILE` names in their place.",
+                "The default client reads the platform's certificates, and the file that \
+                 `SSL_CERT_FILE` names in their place.",
             ),
             Day::new(
                 "A certificate for another name",
-                "The token URL names the server by a name that its certificate does not have: an address, an alias, another environment.",
+                "The token URL names the server by a name that its certificate does not have: an \
+                 address, an alias, another environment.",
                 trusting(&other),
             ),
             Day::new(
@@ -199,7 +206,8 @@ fn tls(servers: &Runtime) -> [Day; 4] {
             ),
             Day::new(
                 "A client certificate is wanted",
-                "The server asks for a certificate of the client (mTLS) and ends the connection without one.",
+                "The server asks for a certificate of the client (mTLS) and ends the connection \
+                 without one.",
                 trusting(&mutual),
             ),
         ],
@@ -246,7 +254,8 @@ fn credentials(servers: &Runtime) -> [Day; 10] {
         [
             Day::new(
                 "A wrong secret",
-                "The server does not know this pair of client id and secret, and says so as RFC 6749 has it.",
+                "The server does not know this pair of client id and secret, and says so as RFC \
+                 6749 has it.",
                 with(&rfc, SECRET.into()),
             ),
             Day::new(
@@ -261,17 +270,20 @@ fn credentials(servers: &Runtime) -> [Day; 10] {
             ),
             Day::new(
                 "A secret with characters that are sent in two ways",
-                "The secret has a `+` and a `/`, and the server reads Basic in the other of its two forms.",
+                "The secret has a `+` and a `/`, and the server reads Basic in the other of its \
+                 two forms.",
                 odd(ClientAuth::basic(ID, "a+b/0123456789")),
             ),
             Day::new(
                 "The client may not do this",
-                "The credentials are right, but this client is not registered for the grant, or in another tenant.",
+                "The credentials are right, but this client is not registered for the grant, or \
+                 in another tenant.",
                 with(&grant, SECRET.into()),
             ),
             Day::new(
                 "Refused by address",
-                "The server takes this client from known addresses only, and this machine has another.",
+                "The server takes this client from known addresses only, and this machine has \
+                 another.",
                 with(&address, SECRET.into()),
             ),
             Day::new(
@@ -281,7 +293,8 @@ fn credentials(servers: &Runtime) -> [Day; 10] {
             ),
             Day::new(
                 "An empty secret file",
-                "The file was read between being truncated and being written, or its volume is empty.",
+                "The file was read between being truncated and being written, or its volume is \
+                 empty.",
                 at(with(&good, Secret::file(&empty))),
             ),
             Day::new(
@@ -309,7 +322,8 @@ fn something_else_answers(servers: &Runtime) -> [Day; 8] {
         [
             Day::new(
                 "A wrong path",
-                "The host is right and the path is not: the server's page for what it does not have.",
+                "The host is right and the path is not: the server's page for what it does not \
+                 have.",
                 seen(html("404 Not Found")),
             ),
             Day::new(
@@ -319,17 +333,20 @@ fn something_else_answers(servers: &Runtime) -> [Day; 8] {
             ),
             Day::new(
                 "A wrong host that answers with a page",
-                "A portal, a parked name, or a single-page application that answers everything with 200 and HTML.",
+                "A portal, a parked name, or a single-page application that answers everything \
+                 with 200 and HTML.",
                 seen(html("200 OK")),
             ),
             Day::new(
                 "A redirect",
-                "The server sends the token request elsewhere: to a page for people, or from http to https.",
+                "The server sends the token request elsewhere: to a page for people, or from \
+                 http to https.",
                 seen(answer("302 Found", &[("location", location)], "")),
             ),
             Day::new(
                 "A firewall's 403",
-                "A web application firewall stands before the token endpoint and refuses with a page.",
+                "A web application firewall stands before the token endpoint and refuses with a \
+                 page.",
                 seen(html("403 Forbidden")),
             ),
             Day::new(
@@ -378,18 +395,27 @@ fn the_provider(servers: &Runtime) -> [Day; 8] {
             Day::new(
                 "An outage",
                 "The token endpoint answers 503.",
-                seen(answer("503 Service Unavailable", &[("x-request-id", "f3b1c6d2")], "")),
+                seen(answer(
+                    "503 Service Unavailable",
+                    &[("x-request-id", "f3b1c6d2")],
+                    "",
+                )),
             ),
             Day::new(
                 "The calls after that",
-                "The same outage, as a call sees it that comes during the backoff. It fails at once and asks nobody.",
+                "The same outage, as a call sees it that comes during the backoff. It fails at \
+                 once and asks nobody.",
                 later,
             )
             .act("The log has one warning for each failed flight, and none for each call."),
             Day::new(
                 "An outage with a time",
                 "The token endpoint answers 503 and says when to come back.",
-                seen(answer("503 Service Unavailable", &[("retry-after", "120")], "")),
+                seen(answer(
+                    "503 Service Unavailable",
+                    &[("retry-after", "120")],
+                    "",
+                )),
             ),
             Day::new(
                 "An error inside the provider",
@@ -403,8 +429,7 @@ fn the_provider(servers: &Runtime) -> [Day; 8] {
                 "Too many token requests",
                 "The provider counts token requests and this client is over its limit.",
                 seen(answer("429 Too Many Requests", &[("retry-after", "7")], "")),
-            )
-            .act("Look for clients that make a layer for each call instead of cloning one."),
+            ),
             Day::new(
                 "A 200 without a token",
                 "The answer is JSON and has no `access_token`.",
@@ -421,7 +446,10 @@ fn the_provider(servers: &Runtime) -> [Day; 8] {
             Day::new(
                 "A token of another kind",
                 "The token is not a Bearer token.",
-                seen(json("200 OK", r#"{"access_token":"token-000","token_type":"mac"}"#)),
+                seen(json(
+                    "200 OK",
+                    r#"{"access_token":"token-000","token_type":"mac"}"#,
+                )),
             ),
         ],
     )
@@ -467,7 +495,8 @@ fn what_is_asked_for(servers: &Runtime) -> [Day; 4] {
             ),
             Day::new(
                 "Less than was asked for",
-                "The server gives a token for a part of the scopes. Calls go out with it, and an API may answer 403.",
+                "The server gives a token for a part of the scopes. Calls go out with it, and an \
+                 API may answer 403.",
                 ask(with(&narrow).scope("payments"), &port(&narrow)),
             ),
         ],
@@ -508,7 +537,8 @@ fn this_program(servers: &Runtime) -> [Day; 8] {
         [
             Day::new(
                 "An origin that is not on the list",
-                "A request goes to an origin that `allow_origin` does not name, such as where a redirect points.",
+                "A request goes to an origin that `allow_origin` does not name, such as where a \
+                 redirect points.",
                 api("https://files.bank.example/statement", true),
             ),
             Day::new(
@@ -518,12 +548,14 @@ fn this_program(servers: &Runtime) -> [Day; 8] {
             ),
             Day::new(
                 "A request that is only a path",
-                "The request's URI is `/accounts`, and the client underneath knows the rest, as tonic's channel does.",
+                "The request's URI is `/accounts`, and the client underneath knows the rest, as \
+                 tonic's channel does.",
                 api("/accounts", true),
             ),
             Day::new(
                 "No runtime",
-                "A token is needed on a thread that is in no tokio runtime: one of a thread pool, or of another runtime.",
+                "A token is needed on a thread that is in no tokio runtime: one of a thread \
+                 pool, or of another runtime.",
                 no_runtime,
             )
             .act("Call it inside `Handle::enter` or from a task of the runtime."),
@@ -537,7 +569,10 @@ fn this_program(servers: &Runtime) -> [Day; 8] {
                 "A panic in there is a failure like any other.",
                 own(|| std::panic::panic_any("a bug")),
             )
-            .act("The panic itself is in the program's standard error; its words are not repeated."),
+            .act(
+                "The panic itself is in the program's standard error; its words are not \
+             repeated.",
+            ),
             Day::new(
                 "A token URL that is none",
                 "The scheme was left out.",
@@ -610,7 +645,8 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
         let tokens = layer.refresh_policy(policy).build().unwrap().tokens();
         runtime.block_on(tokens.token()).unwrap();
         clock.advance(Duration::from_millis(8500));
-        // Served, and it leaves a renewal behind, which nobody drives while the process stands still.
+        // Served, and it leaves a renewal behind, which nobody drives while the process stands
+        // still.
         runtime.block_on(tokens.token()).unwrap();
         std::thread::sleep(limit + Duration::from_millis(1500));
         clock.advance(Duration::from_secs(33));
@@ -621,7 +657,8 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
         [
             Day::new(
                 "401 for ever",
-                "The API refuses every token, however new. Its answer comes back as it is; renewing stops until the budget is back.",
+                "The API refuses every token, however new. Its answer comes back as it is; \
+                 renewing stops until the budget is back.",
                 for_ever,
             ),
             Day::new(
@@ -631,7 +668,8 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
             ),
             Day::new(
                 "A process that was frozen",
-                "A container is paused, or a Lambda sleeps between two calls, in the middle of a renewal. Nothing is wrong with the provider.",
+                "A container is paused, or a Lambda sleeps between two calls, in the middle of a \
+                 renewal. Nothing is wrong with the provider.",
                 frozen,
             ),
         ],
@@ -722,7 +760,8 @@ impl Seen {
     }
 }
 
-/// On a runtime of its own, with a log of its own: what `tracing_subscriber::fmt` writes from INFO on.
+/// On a runtime of its own, with a log of its own: what `tracing_subscriber::fmt` writes from INFO
+/// on.
 fn play(ports: &[u16], day: impl FnOnce(&Runtime) -> Outcome) -> Seen {
     let log = Log::default();
     let lines = fmt::layer()
