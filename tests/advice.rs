@@ -173,6 +173,17 @@ async fn advice_is_by_cause_and_names_what_was_asked() {
         assert!(text.contains("\"aisp pisp\""), "{text}");
         assert!(!text.contains("client id"), "{text}");
     }
+    let words = r#"{"error":"E401","error_description":"The credentials passed are incorrect."}"#;
+    for answer in [
+        Answer::Error(400, "incorrect_client_credentials"),
+        raw(400, &[], words),
+    ] {
+        let text = told(answer).await;
+        assert!(
+            text.contains("look it up there; check the client id"),
+            "{text}"
+        );
+    }
     let location = "https://user:canary@login.example/sign-in?next=canary";
     let text = told(raw(302, &[("location", location)], "")).await;
     assert!(text.contains("https://login.example/sign-in"), "{text}");

@@ -114,6 +114,16 @@ impl Case<'_> {
         description.is_some_and(|text| text.to_ascii_lowercase().contains("scope"))
     }
 
+    /// The server's own words or its own code are about the client and its secret.
+    fn says_client(&self) -> bool {
+        let words = [&self.0.description, &self.0.oauth_code];
+        words.into_iter().flatten().any(|text| {
+            let text = text.to_ascii_lowercase();
+            let about = ["credential", "secret", "client id", "client_id", "clientid"];
+            about.iter().any(|word| text.contains(word))
+        })
+    }
+
     /// Whether an endpoint was named: a source of the user's own has none unless it says so.
     fn endpoint(&self) -> bool {
         self.0.endpoint.is_some()
@@ -305,6 +315,10 @@ const ADVICE: &[Row] = &[
     (
         |case| case.code(&["invalid_request"]),
         "check {scope}, the audience, the resource and extra parameters; if they are right, {client}",
+    ),
+    (
+        |case| case.class(Class::Rejected) && case.has_code() && case.says_client(),
+        "{code} is the server's own code: look it up there; {client}",
     ),
     (
         |case| case.class(Class::Rejected) && case.has_code(),

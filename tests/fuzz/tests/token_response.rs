@@ -150,7 +150,7 @@ fn object(input: &[u8]) -> Vec<u8> {
     ];
     // A member that is repeated with another value is an error, so half of the objects have each
     // once.
-    let once = input.len() % 2 == 0;
+    let once = input.len().is_multiple_of(2);
     let mut used = Vec::new();
     let members: Vec<_> = input
         .chunks_exact(2)
