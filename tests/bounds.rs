@@ -74,6 +74,36 @@ async fn a_flight_that_queues_goes_on_for_those_who_stay() {
     assert_eq!(endpoint.requests(), 2);
 }
 
+// FC7, R9
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_has_had_its_turn_goes_on_when_all_callers_have_left() {
+    let endpoint = Endpoint::new().then([Answer::Refused]);
+    let tokens = layer(&endpoint).tokens();
+    let first = kind(&tokens, 1);
+    let mut call = tokio_test::task::spawn(first.token());
+    assert!(call.poll().is_pending());
+    settle().await;
+    drop(call);
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!(endpoint.requests(), 2, "the second attempt");
+    assert_eq!(first.status().generation, Some(1), "and its token is kept");
+}
+
+// R9
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_over_before_the_pause_after_it() {
+    fastrand::seed(3);
+    let endpoint = Endpoint::new().then([Answer::Hang]);
+    let tokens = layer(&endpoint).tokens();
+    let mut call = tokio_test::task::spawn(tokens.token());
+    assert!(call.poll().is_pending());
+    tokio::time::sleep(secs(10)).await;
+    settle().await;
+    assert_eq!((endpoint.requests(), endpoint.under_way()), (1, 0));
+    tokio::time::sleep(secs(1)).await;
+    assert_eq!((endpoint.requests(), endpoint.under_way()), (2, 0));
+}
+
 // FC8, R15
 #[tokio::test(start_paused = true)]
 async fn sixty_four_kinds_that_hang_do_not_keep_the_layers_own_waiting() {

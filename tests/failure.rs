@@ -976,6 +976,34 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
     assert_eq!(endpoint.requests(), 1);
 }
 
+// R9
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_cannot_be_read_is_laid_to_its_source_and_counts_as_no_token_request() {
+    let hangs = Secret::provider(std::future::pending::<Result<String, Error>>);
+    let fails = Secret::provider(|| ready(Err::<String, _>(Error::transient("sealed"))));
+    for (secret, said) in [
+        (hangs, "the client secret could not be read within 10.0s"),
+        (fails, "the secret provider failed"),
+        (Secret::file("/no/such/file"), "/no/such/file"),
+    ] {
+        let endpoint = Endpoint::new();
+        let tokens = with_secret(&endpoint, secret).tokens();
+        let error = tokens.token().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_transient() && text.contains(said), "{text}");
+        assert!(
+            !text.contains("firewall") && !text.contains("is up"),
+            "{text}"
+        );
+        assert_eq!(
+            (error.attempts(), tokens.status().token_requests),
+            (0, 0),
+            "{text}"
+        );
+        assert_eq!(endpoint.requests(), 0);
+    }
+}
+
 // R17
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_answers_is_looked_at_once_a_second_for_all_kinds_together() {

@@ -10,8 +10,10 @@ use crate::token::Timestamp;
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     pub(crate) error: Error,
-    /// Failures in a row, this one included.
+    /// Failures in a row that back off by the same steps, this one included. Others start over:
+    /// what an outage has taught says nothing of a rejection that comes when it is over.
     streak: u32,
+    transient: bool,
     /// The last flight that was launched before this failure came.
     last_flight: u64,
     without_token: Timestamp,
@@ -35,7 +37,8 @@ impl Backoff {
         now: Timestamp,
         spread: f64,
     ) -> Self {
-        let streak = match previous {
+        let transient = error.is_transient();
+        let streak = match previous.filter(|previous| previous.transient == transient) {
             Some(previous) if flight <= previous.last_flight => previous.streak,
             Some(previous) => previous.streak.saturating_add(1),
             None => 1,
@@ -44,6 +47,7 @@ impl Backoff {
         let next = Self {
             error: error.clone(),
             streak,
+            transient,
             last_flight,
             without_token: until(false),
             with_token: until(true),
@@ -169,6 +173,23 @@ mod tests {
         assert_eq!(wait(&asked(99_999_999), 1, 0.0, false), 300.0);
         assert_eq!(wait(&asked(99_999_999), 1, 0.0, true), 3600.0);
         assert_eq!(wait(&asked(0), 1, 0.0, false), 1.0);
+    }
+
+    // R15
+    #[test]
+    fn the_first_rejection_after_an_outage_starts_with_its_own_first_step() {
+        let policy = RefreshPolicy::default();
+        let down = Error::transient("down");
+        let mut backoff = after(&down, 6, 0.0);
+        let mut next = |now: Timestamp, error: &Error, flight| {
+            backoff = Backoff::after(&policy, Some(&backoff), error, flight, flight, now, 0.0);
+            backoff.until(false).since(now).as_secs_f64()
+        };
+        let rejected = Error::rejected("invalid_client", "refused");
+        let later = |seconds| NOW.after(Duration::from_secs(seconds));
+        assert_eq!(next(later(60), &rejected, 7), 5.0);
+        assert_eq!(next(later(120), &rejected, 8), 10.0);
+        assert_eq!(next(later(180), &down, 9), 1.0);
     }
 
     // K34

@@ -16,6 +16,8 @@ pub(super) struct Entry<F> {
     /// The token was refused by an API and is used only if it cannot be renewed.
     pub(super) suspect: bool,
     pub(super) flight: Option<Ticket<F>>,
+    /// The last flight, if it was given up: its token request may be under way for a moment more.
+    given_up: Option<F>,
     pub(super) backoff: Option<Backoff>,
     /// Flights in a row that ended without saying anything of the endpoint.
     pub(super) missed: u32,
@@ -42,6 +44,7 @@ impl<F> Entry<F> {
             token: None,
             suspect: false,
             flight: None,
+            given_up: None,
             backoff: None,
             missed: 0,
             rest_until: Timestamp::ZERO,
@@ -75,16 +78,17 @@ impl<F> Entry<F> {
         &mut self,
         flights: &mut u64,
         cause: Cause,
-        depart: impl FnOnce(Plan) -> F,
+        depart: impl FnOnce(Plan, Option<F>) -> F,
     ) -> F
     where
         F: Clone,
     {
         *flights += 1;
-        let handle = depart(Plan {
+        let plan = Plan {
             id: *flights,
             cause,
-        });
+        };
+        let handle = depart(plan, self.given_up.take());
         self.flight = Some(Ticket {
             id: *flights,
             handle: handle.clone(),
@@ -96,10 +100,9 @@ impl<F> Entry<F> {
     ///
     /// Returns whether it was still the one under way, and had not been given up.
     pub(super) fn land(&mut self, id: u64) -> bool {
-        let under_way = self.flight.as_ref().is_some_and(|ticket| ticket.id == id);
-        if under_way {
-            self.flight = None;
-        }
+        let ticket = self.flight.take_if(|ticket| ticket.id == id);
+        let under_way = ticket.is_some();
+        self.given_up = ticket.map(|ticket| ticket.handle).or(self.given_up.take());
         // Nor is it forgotten before anyone has used what the flight brought.
         self.used = true;
         if let Some(token) = &self.token {

@@ -13,7 +13,7 @@ use super::flight::Flight;
 use super::shared::Cache;
 use super::sync::Arc;
 use crate::error::Error;
-use crate::grant::within_attempt;
+use crate::grant::{Stage, within_attempt};
 use crate::observe::{Cause, Event, Landing, trace};
 use crate::token::{Timestamp, TokenResponse};
 
@@ -35,6 +35,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        self.flight.goes();
         self.cache.lose(&self.flight);
         self.cache
             .turns
@@ -115,6 +116,9 @@ enum End {
 
 /// Ends by `deadline`, or as soon as it is polled after it: whatever is awaited here has a limit.
 async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &mut u32) -> End {
+    // One that was given up drops its token request as soon as it is polled. Where nobody drives it
+    // that may be never.
+    let _ = timeout(MOMENT, flight.follows()).await;
     if flight.cause == Cause::Credentials {
         let changed = timeout(PROBE_TIMEOUT, cache.source.credentials_changed()).await;
         if !matches!(changed, Ok(Ok(true))) {
@@ -122,13 +126,15 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
         }
         cache.end_every_backoff();
     }
-    if let Err(end) = turn(cache, flight, deadline).await {
+    if let Err(end) = turn(cache, flight, deadline, true).await {
         return end;
     }
     cache.watch.tell(&Event::FetchStarted {
         cause: flight.cause,
     });
+    let mut tries = 0;
     loop {
+        tries += 1;
         *attempts += 1;
         cache.count_attempt();
         let sent = cache.clock.now();
@@ -137,36 +143,46 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
             .attempt_limit()
             .min(deadline.saturating_duration_since(Instant::now()));
         let late = sent.after(limit);
-        let mut attempt = pin!(within_attempt(limit, cache.source.token(&flight.request)));
-        let mut answer = timeout(limit, attempt.as_mut()).await;
-        if answer.is_err() && is_late(cache, late) {
-            // The answer may have come meanwhile, to a connection that has to be polled first.
-            answer = timeout(MOMENT, attempt).await;
-        }
+        let stage = Stage::default();
+        let answer = {
+            let attempt = cache.source.token(&flight.request);
+            let mut attempt = pin!(within_attempt(limit, &stage, attempt));
+            let answer = timeout(limit, attempt.as_mut()).await;
+            if answer.is_err() && is_late(cache, late) {
+                // The answer may have come meanwhile, to a connection that has to be polled first.
+                timeout(MOMENT, attempt).await
+            } else {
+                answer
+            }
+        };
         let error = match answer {
             Ok(Ok(Ok(response))) => return End::Token { response, sent },
             Ok(Ok(Err(error))) => error,
             Ok(Err(panicked)) => return End::Failed(panicked.into()),
-            Err(_) => Error::timed_out(format!("no answer within {limit:.1?}")),
+            Err(_) => stage.timed_out(limit),
         };
         if is_late(cache, late) {
             return End::Missed;
         }
-        if !error.again() || *attempts >= cache.policy.attempts {
+        if error.is_unsent() {
+            *attempts -= 1;
+            cache.uncount_attempt();
+        }
+        if !error.again() || tries >= cache.policy.attempts {
             return End::Failed(error);
         }
-        let pause = pause(*attempts, fastrand::f64());
+        let pause = pause(tries, fastrand::f64());
         if Instant::now() + pause >= deadline {
             return End::Failed(error);
         }
-        trace::attempt_failed(*attempts, &error, pause);
+        trace::attempt_failed(tries, &error, pause);
         let until = cache.clock.now().after(pause);
         sleep(pause).await;
         if is_late(cache, until) {
             return End::Missed;
         }
         // Somebody else may have it meanwhile, if this flight was not polled for a while.
-        if let Err(end) = turn(cache, flight, deadline).await {
+        if let Err(end) = turn(cache, flight, deadline, false).await {
             return end;
         }
     }
@@ -181,31 +197,46 @@ fn is_late(cache: &Cache, due: Timestamp) -> bool {
 /// Waits until the flight may make its token requests.
 ///
 /// The layer's own kind has a turn of its own, so that other kinds cannot keep it from flying.
-async fn turn(cache: &Cache, flight: &Arc<Flight>, deadline: Instant) -> Result<(), End> {
+async fn turn(
+    cache: &Cache,
+    flight: &Arc<Flight>,
+    deadline: Instant,
+    first: bool,
+) -> Result<(), End> {
     if flight.request != *cache.own() {
-        queue(cache, flight, deadline).await?;
+        queue(cache, flight, deadline, first).await?;
     }
     cache.may_depart(&flight.request).map_err(End::Grounded)
 }
 
-async fn queue(cache: &Cache, flight: &Arc<Flight>, deadline: Instant) -> Result<(), End> {
+/// A flight that has not had its first turn leaves the queue when nobody waits for it any more.
+async fn queue(
+    cache: &Cache,
+    flight: &Arc<Flight>,
+    deadline: Instant,
+    first: bool,
+) -> Result<(), End> {
     // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing
     // about the endpoint.
     let limit = deadline.saturating_duration_since(Instant::now());
     let patience = limit - cache.policy.attempt_limit().min(limit / 2);
     let mut timer = pin!(sleep(LOOK));
-    let mut in_time = true;
+    // Nothing is known of others until this one has been driven itself for a while.
+    let (mut looked, mut in_time) = (cache.clock.now(), false);
     let taken = poll_fn(|cx| {
-        if flight.is_deserted() {
+        if first && flight.is_deserted() {
             return Poll::Ready(Err(End::Deserted));
         }
         // A flight whose runtime nobody drives frees its turn without waking anybody.
-        while timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            in_time = now.duration_since(timer.deadline()) < LOOK;
-            timer.as_mut().reset(now + LOOK);
-        }
         let now = cache.clock.now();
+        if now.since(looked) > 2 * LOOK {
+            in_time = false;
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            in_time = now.since(looked) <= 2 * LOOK;
+            looked = now;
+            timer.as_mut().reset(Instant::now() + LOOK);
+        }
         cache.turns.poll(flight, now, in_time, cx.waker()).map(Ok)
     });
     match timeout(patience, taken).await {

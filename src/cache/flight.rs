@@ -9,11 +9,12 @@
 //! 3. Wakers are called after the lock is released, and one that panics keeps no other from being
 //!    called.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
+use tokio::sync::Notify;
 
 use super::sync::{Arc, Mutex, lock};
 use crate::error::Error;
@@ -35,6 +36,12 @@ pub(crate) struct Flight {
     due: AtomicU64,
     /// When its task was last polled.
     polled: AtomicU64,
+    /// Its task has ended, and with it its token request.
+    gone: AtomicBool,
+    goes: Notify,
+    /// The flight of its kind that was given up before it, whose token request may still be under
+    /// way.
+    previous: Mutex<Option<Arc<Self>>>,
     board: Mutex<Board>,
 }
 
@@ -58,13 +65,22 @@ pub(crate) enum Outcome {
 }
 
 impl Flight {
-    pub(crate) fn new(id: u64, cause: Cause, request: TokenRequest, due: Timestamp) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        cause: Cause,
+        request: TokenRequest,
+        due: Timestamp,
+        previous: Option<Arc<Self>>,
+    ) -> Self {
         Self {
             id,
             cause,
             request,
             due: AtomicU64::new(due.as_nanos()),
             polled: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
+            goes: Notify::new(),
+            previous: Mutex::new(previous),
             board: Mutex::new(Board::default()),
         }
     }
@@ -90,6 +106,24 @@ impl Flight {
             none => *none = Some(task.clone()),
         }
         board.outcome.is_none()
+    }
+
+    /// Its task has ended.
+    pub(crate) fn goes(&self) {
+        // Release, for the acquire below: whoever sees it sees the token request dropped.
+        self.gone.store(true, Ordering::Release);
+        self.goes.notify_waiters();
+    }
+
+    /// Waits until the task of the flight before it has ended.
+    pub(crate) async fn follows(&self) {
+        let previous = lock(&self.previous).take();
+        if let Some(previous) = previous {
+            let goes = previous.goes.notified();
+            if !previous.gone.load(Ordering::Acquire) {
+                goes.await;
+            }
+        }
     }
 
     /// Whether its task has not been polled for so long.
@@ -207,7 +241,13 @@ mod tests {
 
     fn flight() -> Arc<Flight> {
         let due = Timestamp::MAX;
-        Arc::new(Flight::new(1, Cause::NoToken, TokenRequest::new(), due))
+        Arc::new(Flight::new(
+            1,
+            Cause::NoToken,
+            TokenRequest::new(),
+            due,
+            None,
+        ))
     }
 
     #[test]

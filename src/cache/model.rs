@@ -149,6 +149,7 @@ fn flight() -> Arc<Flight> {
         Cause::NoToken,
         TokenRequest::new(),
         deadline,
+        None,
     ))
 }
 

@@ -156,7 +156,7 @@ impl RefreshPolicy {
     ///
     /// Default 10 s, or less where the flight has no time for so long an attempt: never more than
     /// [`flight_timeout`](Self::flight_timeout), and with more than three
-    /// [`attempts`](Self::attempts) never more than an equal part of it. One that is set here and
+    /// [`attempts`](Self::attempts) an equal part of it, or 1 s if that is more. One that is set here and
     /// is longer than the flight is a [`BuildError::Policy`].
     #[must_use]
     pub fn attempt_timeout(mut self, span: Duration) -> Self {
@@ -164,7 +164,8 @@ impl RefreshPolicy {
         self
     }
 
-    /// The time limit of a flight, all its attempts and the pauses between them. Default 30 s.
+    /// The time limit of a flight, all its attempts and the pauses between them. Default 30 s; at
+    /// most a day.
     ///
     /// A shorter one shortens the default of [`attempt_timeout`](Self::attempt_timeout) too.
     #[must_use]
@@ -252,9 +253,9 @@ impl RefreshPolicy {
             // them wants all to have their chance.
             let share = match self.attempts {
                 0..=3 => self.flight_timeout,
-                attempts => self.flight_timeout / attempts,
+                attempts => (self.flight_timeout / attempts).max(SHORTEST_ATTEMPT),
             };
-            DEFAULT_ATTEMPT.min(share)
+            DEFAULT_ATTEMPT.min(share).min(self.flight_timeout)
         })
     }
 
@@ -273,6 +274,10 @@ impl RefreshPolicy {
         } else if self.attempt_limit() > self.flight_timeout {
             "attempt_timeout is longer than flight_timeout, which would cut it short; raise \
              flight_timeout to at least as much, or lower attempt_timeout"
+        } else if self.flight_timeout > LONGEST_LIMIT {
+            "flight_timeout is longer than a day"
+        } else if self.refusal_interval.is_zero() {
+            "a refusal_budget that comes back at once would renew once per 401"
         } else if self.max_flights == 0 || self.max_entries == 0 {
             "max_flights or max_entries is 0, so no token could be kept"
         } else if self.max_flights > MAX_FLIGHTS {
@@ -288,7 +293,13 @@ impl RefreshPolicy {
 
 const DEFAULT_ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Far above any use, far below what a semaphore can count.
+/// An attempt by default is never shorter than this, however many of them are to fit.
+const SHORTEST_ATTEMPT: Duration = Duration::from_secs(1);
+
+/// Far above any use. A deadline further away would be past the end of the clock.
+const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Far above any use.
 const MAX_FLIGHTS: usize = 1_000_000;
 
 impl Default for RefreshPolicy {
@@ -310,6 +321,8 @@ mod tests {
             new().attempt_timeout(zero),
             new().attempt_timeout(Duration::from_secs(31)),
             new().flight_timeout(zero),
+            new().flight_timeout(Duration::MAX),
+            new().refusal_budget(3, zero),
             new().max_flights(0),
             new().max_flights(usize::MAX),
             new().max_entries(0),
@@ -331,6 +344,8 @@ mod tests {
             (new().flight_timeout(secs(5)), 5),
             (new().flight_timeout(secs(60)), 10),
             (new().attempts(5), 6),
+            (new().attempts(1000), 1),
+            (new().attempts(u32::MAX), 1),
             (new().attempts(5).attempt_timeout(secs(10)), 10),
             (new().attempt_timeout(secs(30)), 30),
             (new().attempt_timeout(secs(60)).flight_timeout(secs(60)), 60),

@@ -161,9 +161,9 @@ impl Cache {
         let can_change = self.source.credentials_can_change();
         self.lose_overdue(request);
         let now = self.clock.now();
-        let depart = |Plan { id, cause }| {
+        let depart = |Plan { id, cause }, previous| {
             let due = now.after(self.policy.flight_timeout);
-            Arc::new(Flight::new(id, cause, request.clone(), due))
+            Arc::new(Flight::new(id, cause, request.clone(), due, previous))
         };
         let (mut decision, evicted) = {
             let mut state = lock(&self.state);
@@ -267,6 +267,11 @@ impl Cache {
     pub(super) fn count_attempt(&self) {
         // Relaxed: a counter for people, which nothing else is ordered by.
         self.attempts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt that was counted has failed before its token request.
+    pub(super) fn uncount_attempt(&self) {
+        self.attempts.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

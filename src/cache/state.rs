@@ -69,7 +69,7 @@ impl<F: Clone> State<F> {
         newer_than: Option<u64>,
         can_change: bool,
         ask: Ask,
-        depart: impl FnOnce(Plan) -> F,
+        depart: impl FnOnce(Plan, Option<F>) -> F,
     ) -> Decision<F> {
         let failing = self.failing(request, now);
         let policy = &self.policy;
@@ -237,6 +237,10 @@ impl<F: Clone> State<F> {
         }
         let outdated = id < self.last_success;
         match error.reach() {
+            // Who was asked to wait waits, be it for this kind alone.
+            Reach::Client if outdated && error.server_retry_after().is_some() => {
+                self.fail_kind(request, id, now, error, spread);
+            }
             Reach::Client if outdated => self.missed_once(request, id, now, error, spread),
             Reach::Client => {
                 let next = self.after(self.client.as_ref(), error, id, now, spread);

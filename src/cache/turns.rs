@@ -126,7 +126,13 @@ mod tests {
     }
 
     fn flight(id: u64) -> Arc<Flight> {
-        let flight = Flight::new(id, Cause::NoToken, TokenRequest::new(), Timestamp::MAX);
+        let flight = Flight::new(
+            id,
+            Cause::NoToken,
+            TokenRequest::new(),
+            Timestamp::MAX,
+            None,
+        );
         flight.is_polled(NOW, Waker::noop());
         Arc::new(flight)
     }

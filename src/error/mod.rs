@@ -82,6 +82,8 @@ struct Cause {
     status: Option<StatusCode>,
     retry_after: Option<Duration>,
     request_id: Option<String>,
+    /// No token request was made.
+    unsent: bool,
     attempts: u32,
     elapsed: Option<Duration>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -107,6 +109,7 @@ impl Error {
                 status: None,
                 retry_after: None,
                 request_id: None,
+                unsent: false,
                 attempts: 0,
                 elapsed: None,
                 source: None,
@@ -238,6 +241,16 @@ impl Error {
             self.edit().endpoint = Some(host.into());
         }
         self
+    }
+
+    /// It came before a token request could be made.
+    pub(crate) fn before_sending(mut self) -> Self {
+        self.edit().unsent = true;
+        self
+    }
+
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.cause.unsent
     }
 
     pub(crate) fn with_effort(mut self, attempts: u32, elapsed: Duration) -> Self {

@@ -14,7 +14,7 @@ use tower::Service;
 use super::endpoint::{Endpoint, ErasedClient, TokenClient};
 use super::response::Reader;
 use super::source::{TokenFuture, TokenSource};
-use super::{TokenRequest, request};
+use super::{TokenRequest, attempt, request};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{BoxError, BuildError, Error};
 use crate::token::TokenResponse;
@@ -45,8 +45,15 @@ impl ClientCredentials {
     }
 
     async fn attempt(&self, token_request: &TokenRequest) -> Result<TokenResponse, Error> {
-        let credentials = self.auth.credentials().await?.asking(token_request);
+        attempt::reads_the_secret();
+        let credentials = self
+            .auth
+            .credentials()
+            .await
+            .map_err(Error::before_sending)?;
+        let credentials = credentials.asking(token_request);
         self.remember(&credentials);
+        attempt::sends_the_request();
         let request = request::build(
             self.endpoint.uri(),
             token_request,

@@ -12,12 +12,12 @@ use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
-use super::TokenRequest;
 use super::token_url::misspelt;
+use super::{TokenRequest, attempt};
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
 use crate::origin::{self, Parts};
 
@@ -186,6 +186,7 @@ where
             let response = client.oneshot(request).await;
             let response = response.map_err(|error| failed(error.into()))?;
             let (parts, body) = response.into_parts();
+            attempt::reads_the_body();
             let mut bytes = Zeroizing::default();
             let end = match parts.status {
                 // They have no body (RFC 9110 §15.3.5, §15.3.6), and what decides below 200 and
@@ -279,8 +280,7 @@ async fn briefly<T>(reading: impl Future<Output = T>) -> Option<T> {
 /// Never all that the attempt has left, so that it ends with what the head says and not by its own
 /// time limit.
 fn longest_wait() -> Duration {
-    let left = ATTEMPT_ENDS.try_with(|end| end.saturating_duration_since(Instant::now()));
-    left.map_or(BODY_OF_A_REFUSAL, |left| {
+    attempt::time_left().map_or(BODY_OF_A_REFUSAL, |left| {
         BODY_OF_A_REFUSAL.min(left - MARGIN.min(left / 2))
     })
 }
@@ -291,18 +291,6 @@ fn timer(span: Duration) -> Option<Sleep> {
     Handle::try_current().ok()?;
     // tokio does not say whether a runtime has timers, it panics.
     catch_unwind(|| sleep(span)).ok()
-}
-
-/// Tells the exchange in `attempt` how long it has.
-pub(crate) fn within_attempt<F: Future>(
-    limit: Duration,
-    attempt: F,
-) -> impl Future<Output = F::Output> {
-    ATTEMPT_ENDS.scope(Instant::now() + limit, attempt)
-}
-
-tokio::task_local! {
-    static ATTEMPT_ENDS: Instant;
 }
 
 /// What an attempt needs to end by itself.

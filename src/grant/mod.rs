@@ -1,5 +1,6 @@
 //! Grants: how a token is got.
 
+mod attempt;
 mod client_credentials;
 #[cfg(feature = "client")]
 mod default_client;
@@ -12,8 +13,8 @@ mod source;
 mod token_request;
 mod token_url;
 
+pub(crate) use self::attempt::{Stage, within_attempt};
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
-pub(crate) use self::endpoint::within_attempt;
 pub use self::source::{TokenFuture, TokenSource};
 pub use self::token_request::TokenRequest;
 pub(crate) use self::token_request::form_size;

@@ -151,6 +151,10 @@ impl Endpoint {
         self.0.under_way.lock().unwrap().1
     }
 
+    pub fn under_way(&self) -> usize {
+        self.0.under_way.lock().unwrap().0
+    }
+
     async fn answer(&self, number: usize) -> Result<Response<Full<Bytes>>, BoxError> {
         let latency = *self.0.latency.lock().unwrap();
         if !latency.is_zero() {

@@ -58,9 +58,11 @@ impl Machine {
     }
 
     fn call_for(&mut self, request: &TokenRequest, newer_than: Option<u64>) -> Did {
-        let decision = self
-            .state
-            .call(request, self.now, newer_than, false, ANYTHING, |plan| plan);
+        let decision =
+            self.state
+                .call(request, self.now, newer_than, false, ANYTHING, |plan, _| {
+                    plan
+                });
         match decision {
             Decision::Serve { token, launch } => Did::Serve(token.generation, launch.is_some()),
             Decision::Wait {
@@ -525,6 +527,22 @@ fn two_apis_that_always_answer_401_in_turn_are_both_slowed_down() {
         }
     }
     assert_eq!(renewals, [9, 9]);
+}
+
+// FC3, R15
+#[test]
+fn a_late_failure_that_asks_to_wait_is_heeded_by_its_own_kind() {
+    let mut machine = Machine::new();
+    let other = kind("other");
+    assert_eq!(machine.call(), Did::Wait(1, true, None));
+    machine.call_for(&other, None);
+    machine.succeed_for(&other, 2, 3600);
+    machine.fail(1, &Error::transient("busy").with_retry_after(secs(20)));
+    assert_eq!(machine.call(), Did::Fail(secs(20)));
+    assert_eq!(
+        machine.call_for(&kind("third"), None),
+        Did::Wait(3, true, None)
+    );
 }
 
 // FC19

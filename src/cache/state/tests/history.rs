@@ -89,6 +89,8 @@ impl Failure {
 #[derive(Clone, Debug)]
 struct Outage {
     streak: u32,
+    /// The first step: failures that back off by other steps start over.
+    first: u64,
     /// The last flight launched before the last of them: an earlier one that fails too is no new failure.
     last_flight: u64,
     earliest: [Timestamp; 2],
@@ -103,8 +105,9 @@ impl Outage {
         flights: u64,
         now: Timestamp,
     ) -> Self {
-        let same = previous.filter(|previous| flight <= previous.last_flight);
-        let before = previous.map_or(0, |previous| previous.streak);
+        let alike = previous.filter(|previous| previous.first == row.first);
+        let same = alike.filter(|previous| flight <= previous.last_flight);
+        let before = alike.map_or(0, |previous| previous.streak);
         let streak = before + u32::from(same.is_none());
         let span = |live: usize, spread: u32| {
             let half = Duration::from_secs(row.longest[live]) / 2;
@@ -114,6 +117,7 @@ impl Outage {
         };
         let mut outage = Self {
             streak,
+            first: row.first,
             last_flight: flights,
             earliest: [0, 1].map(|live| now.after(span(live, 0))),
             latest: [0, 1].map(|live| now.after(span(live, 1))),
@@ -401,7 +405,7 @@ impl<'a> World<'a> {
         };
 
         let mut plan = None;
-        let depart = |new: Plan| {
+        let depart = |new: Plan, _| {
             plan = Some(new);
             Launched {
                 id: new.id,
@@ -599,6 +603,9 @@ impl<'a> World<'a> {
         let kind = &mut self.kinds[flight.key];
         if outdated {
             self.seen.see("failed later than others succeeded");
+        }
+        // Who was asked to wait waits.
+        if outdated && row.asked == 0 {
             kind.missed += 1;
             if kind.missed < 2 {
                 return;
