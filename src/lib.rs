@@ -40,7 +40,7 @@
 //!    lock.)
 //!
 //! They are spelled out, rule by rule, in the page on rules ([`docs::rules`]); what the crate does not do is in
-//! [`docs::limitations`].
+//! [`docs::limitations`], and what its errors look like on bad days in [`docs::failure`].
 //!
 //! # Ordering
 //!

@@ -163,7 +163,8 @@ impl<'a> Parts<&'a str> {
 
     /// One number for an origin, however it is written. A hash, since the URI is gone by the time a
     /// 401 comes and keeping it would cost every request an allocation. A collision merges two
-    /// budgets, which is harmless.
+    /// budgets of renewals and nothing else; a keyed hash, which nobody could collide on purpose,
+    /// would cost each request more.
     pub(crate) fn name(&self) -> u64 {
         let mut hasher = FxHasher::default();
         let end = |length| name_end(self.https, length, self.port);

@@ -982,7 +982,7 @@ async fn a_secret_that_cannot_be_read_is_laid_to_its_source_and_counts_as_no_tok
     let hangs = Secret::provider(std::future::pending::<Result<String, Error>>);
     let fails = Secret::provider(|| ready(Err::<String, _>(Error::transient("sealed"))));
     for (secret, said) in [
-        (hangs, "the client secret could not be read within 10.0s"),
+        (hangs, "the client secret could not be read within"),
         (fails, "the secret provider failed"),
         (Secret::file("/no/such/file"), "/no/such/file"),
     ] {

@@ -293,6 +293,31 @@ async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
     assert_eq!(endpoint.requests(), 2);
 }
 
+// FC1, FC2
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stands_still_while_flights_queue_fails_none_of_them() {
+    for still in [5, 15, 19, 21, 25, 29, 32, 60].map(secs) {
+        let endpoint = Endpoint::new().latency(millis(300));
+        let policy = RefreshPolicy::new().max_flights(1);
+        let tokens = builder(&endpoint)
+            .refresh_policy(policy)
+            .build()
+            .expect("a layer")
+            .tokens();
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..3 {
+            let kind = kind(&tokens, n);
+            calls.spawn(async move { kind.token().await });
+            settle().await;
+        }
+        advance(still).await;
+        for call in calls.join_all().await {
+            assert!(call.is_ok(), "{still:?}: {}", call.unwrap_err());
+        }
+        assert_eq!(endpoint.most_at_once(), 1, "{still:?}");
+    }
+}
+
 /// Answers after a moment, and counts.
 #[derive(Clone, Default)]
 struct Healthy(Arc<Mutex<Counts>>);

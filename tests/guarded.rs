@@ -332,6 +332,43 @@ impl std::io::Write for Lines {
     }
 }
 
+// FC4
+#[tokio::test(start_paused = true)]
+async fn an_error_that_panics_when_it_is_shown_or_dropped_harms_nobody() {
+    #[derive(Debug)]
+    struct Explosive;
+    impl std::fmt::Display for Explosive {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("explosive")
+        }
+    }
+    impl std::error::Error for Explosive {}
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+    struct Fails;
+    impl TokenSource for Fails {
+        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+            let error = tower_oauth::Error::rejected("invalid_client", "no");
+            Box::pin(async { Err(error.with_source(Explosive)) })
+        }
+    }
+    let layer = OAuthLayer::builder(Fails)
+        .clock(ManualClock::new())
+        .build()
+        .expect("a layer");
+    for _ in 0..3 {
+        let service = layer.layer(Api::ok());
+        let calls: JoinSet<_> = (0..5).map(|_| service.clone().oneshot(get(API))).collect();
+        for call in calls.join_all().await {
+            assert!(ours(call.expect_err("rejected")).is_rejected());
+        }
+        advance(secs(60)).await;
+    }
+}
+
 // FC13
 #[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_keeps_nobody_else_asleep() {

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -220,29 +220,38 @@ async fn queue(
     // about the endpoint.
     let limit = deadline.saturating_duration_since(Instant::now());
     let patience = limit - cache.policy.attempt_limit().min(limit / 2);
+    let mut patience = pin!(sleep(patience));
     let mut timer = pin!(sleep(LOOK));
     // Nothing is known of others until this one has been driven itself for a while.
     let (mut looked, mut in_time) = (cache.clock.now(), false);
-    let taken = poll_fn(|cx| {
+    poll_fn(|cx| {
         if first && flight.is_deserted() {
             return Poll::Ready(Err(End::Deserted));
         }
-        // A flight whose runtime nobody drives frees its turn without waking anybody.
         let now = cache.clock.now();
-        if now.since(looked) > 2 * LOOK {
-            in_time = false;
-        }
+        let stood_still = now.since(looked) > 2 * LOOK;
+        in_time &= !stood_still;
+        // A flight whose runtime nobody drives frees its turn without waking anybody.
         while timer.as_mut().poll(cx).is_ready() {
-            in_time = now.since(looked) <= 2 * LOOK;
+            in_time = !stood_still;
             looked = now;
             timer.as_mut().reset(Instant::now() + LOOK);
         }
-        cache.turns.poll(flight, now, in_time, cx.waker()).map(Ok)
-    });
-    match timeout(patience, taken).await {
-        Ok(taken) => taken,
-        Err(_) => Err(End::Grounded(no_turn(cache.policy.max_flights))),
-    }
+        if cache
+            .turns
+            .poll(flight, now, in_time, cx.waker())
+            .is_ready()
+        {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Err(if stood_still {
+            End::Missed
+        } else {
+            End::Grounded(no_turn(cache.policy.max_flights))
+        }))
+    })
+    .await
 }
 
 /// The work of a flight, polled often enough to show that its runtime is driven, and dropped as

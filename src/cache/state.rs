@@ -243,6 +243,7 @@ impl<F: Clone> State<F> {
             }
             Reach::Client if outdated => self.missed_once(request, id, now, error, spread),
             Reach::Client => {
+                self.entries.admit(request, now).missed = 0;
                 let next = self.after(self.client.as_ref(), error, id, now, spread);
                 self.client = Some(next);
             }

@@ -151,9 +151,8 @@ impl Future for Wait {
                     {
                         return Poll::Ready(Ok(token));
                     }
-                    if !wait.is_zero() {
-                        timer.reset(now + wait);
-                    }
+                    // Given up or not: were its outcome never told, this would not spin.
+                    timer.reset(now + wait.max(MOMENT));
                 }
             }
         }

@@ -18,6 +18,7 @@ use self::class::{Again, NoHead, Row};
 pub(crate) use self::class::{Class, REGISTERED, Reach, Success};
 pub(crate) use self::text::{Asked, without_secrets};
 use self::transport::Fault;
+use crate::guard::guarded;
 
 /// The error of [`OAuth`](crate::OAuth) as a service: an [`Error`] of ours, or the inner service's own, unwrapped.
 ///
@@ -35,6 +36,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 /// Cheap to clone: everybody who waited for a failed token request gets the same error, and so does every call during the
 /// backoff that follows, with the time until the next attempt. The text never has a token, a secret or a response body in it; what the server said
 /// is cut to 256 printable ASCII characters, with our own secrets masked.
+///
+/// The texts, one for each bad day with what to do: [`docs::failure`](crate::docs::failure).
 ///
 /// # Classes
 ///
@@ -91,6 +94,16 @@ struct Cause {
     fault: Option<Fault>,
     /// What was asked and how, for the advice.
     asked: Option<Asked>,
+}
+
+/// A source is the user's own type, whose drop may panic: it must do so nowhere where we are half
+/// done with something.
+impl Drop for Cause {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            guarded(|| drop(source));
+        }
+    }
 }
 
 impl Error {

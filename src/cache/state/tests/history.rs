@@ -611,6 +611,9 @@ impl<'a> World<'a> {
                 return;
             }
         }
+        if row.endpoint && !outdated {
+            kind.missed = 0;
+        }
         let outage = if row.endpoint && !outdated {
             &mut self.endpoint
         } else {
