@@ -74,6 +74,66 @@ async fn a_flight_that_queues_goes_on_for_those_who_stay() {
     assert_eq!(endpoint.requests(), 2);
 }
 
+// FC7
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_queues_goes_on_for_one_who_joins_as_the_last_one_leaves() {
+    let (endpoint, lost) = (Endpoint::new().closed(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&lost);
+    let tokens = builder(&endpoint)
+        .refresh_policy(RefreshPolicy::new().max_flights(1))
+        .observer(move |event: &Event<'_>| {
+            if matches!(event, Event::FetchLost { .. }) {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+        .build()
+        .unwrap()
+        .tokens();
+    let mut first = tokio_test::task::spawn(async { kind(&tokens, 1).token().await });
+    assert!(first.poll().is_pending());
+    settle().await;
+    let mut leaves = Box::pin(tokio_test::task::spawn(async {
+        kind(&tokens, 2).token().await
+    }));
+    assert!(leaves.poll().is_pending());
+    settle().await;
+    drop(leaves);
+    let mut joins = tokio_test::task::spawn(async { kind(&tokens, 2).token().await });
+    assert!(joins.poll().is_pending());
+    settle().await;
+    assert_eq!(lost.load(Ordering::SeqCst), 0);
+    endpoint.open();
+    settle().await;
+    assert!(matches!(joins.poll(), std::task::Poll::Ready(Ok(_))));
+}
+
+// FC2
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_has_stood_still_takes_no_turn_from_those_who_stood_still_with_it() {
+    let clock = ManualClock::new();
+    let endpoint = Endpoint::new().always(Answer::Hang);
+    let policy = RefreshPolicy::new().max_flights(3);
+    let tokens = builder(&endpoint)
+        .refresh_policy(policy)
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+        .tokens();
+    let mut stuck = JoinSet::new();
+    for n in 0..6 {
+        let kind = kind(&tokens, n);
+        stuck.spawn(async move { kind.token().await.is_ok() });
+    }
+    tokio::time::sleep(secs(1)).await;
+    // Both clocks go on, and then only the one that counts a suspend.
+    advance(secs(5)).await;
+    settle().await;
+    assert_eq!(endpoint.requests(), 3);
+    clock.advance(secs(3));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(endpoint.requests(), 3);
+}
+
 // FC7, R9
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_has_had_its_turn_goes_on_when_all_callers_have_left() {
@@ -301,11 +361,17 @@ async fn an_event_says_that_a_live_token_was_forgotten_for_want_of_room() {
         kind(&layer.tokens(), n).token().await.unwrap();
     }
     assert_eq!(evicted.load(Ordering::SeqCst), 5);
+    // Tokens that have ended go unnoticed.
+    advance(secs(3601)).await;
+    for n in 20..25 {
+        kind(&layer.tokens(), n).token().await.unwrap();
+    }
+    assert_eq!(evicted.load(Ordering::SeqCst), 5);
     kind(&layer.tokens(), 0)
         .token()
         .await
         .expect("fetched again at once");
-    assert_eq!(endpoint.requests(), 16);
+    assert_eq!(endpoint.requests(), 21);
 }
 
 // FC16, R17

@@ -262,6 +262,89 @@ fn calls_with_a_block_on_for_each_find_a_token_however_long_they_are_apart() {
 }
 
 // FC1
+#[test]
+fn renewals_that_nobody_waits_for_and_nobody_drives_are_no_failures() {
+    let runtime = paused();
+    let (endpoint, clock, layer) = runtime.block_on(async {
+        let endpoint = Endpoint::new().latency(millis(20));
+        let clock = ManualClock::new();
+        let layer = builder(&endpoint)
+            .clock(clock.clone())
+            .build()
+            .expect("a layer");
+        (endpoint, clock, layer)
+    });
+    let service = layer.layer(Api::ok());
+    let call = || {
+        runtime
+            .block_on(service.clone().oneshot(get(API)))
+            .expect("served")
+    };
+    call();
+    clock.advance(secs(3335));
+    // In the renewal window: each call meets the renewal that the one before has left behind, gives
+    // it up and leaves another.
+    for _ in 0..5 {
+        call();
+        clock.advance(secs(40));
+        let status = runtime.block_on(async { layer.tokens().status() });
+        assert!(status.last_error.is_none(), "{status:?}");
+    }
+    clock.advance(secs(3600));
+    call();
+    assert_eq!(endpoint.most_at_once(), 1);
+}
+
+// FC1, R6
+#[test]
+fn a_flight_has_its_whole_time_from_when_it_is_first_polled() {
+    let runtime = paused();
+    let (endpoint, clock, layer) = runtime.block_on(async {
+        let endpoint = Endpoint::new().always(Answer::Token(10));
+        let clock = ManualClock::new();
+        let layer = builder(&endpoint)
+            .clock(clock.clone())
+            .build()
+            .expect("a layer");
+        (endpoint, clock, layer)
+    });
+    let service = layer.layer(Api::ok());
+    let call = || {
+        runtime
+            .block_on(service.clone().oneshot(get(API)))
+            .expect("served")
+    };
+    call();
+    clock.advance(millis(8500));
+    // Leaves a renewal behind that has not been polled yet.
+    call();
+    assert_eq!(endpoint.requests(), 1);
+    clock.advance(secs(29));
+    endpoint.set_latency(secs(5));
+    call();
+    assert_eq!(endpoint.requests(), 2);
+}
+
+// FC1, R9
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stands_still_between_two_attempts_fails_no_call() {
+    for seed in 0..5 {
+        fastrand::seed(seed);
+        let endpoint = Endpoint::new().then([Answer::Refused]);
+        let tokens = layer(&endpoint).tokens();
+        let mut call = tokio_test::task::spawn(tokens.token());
+        assert!(call.poll().is_pending());
+        settle().await;
+        assert_eq!(endpoint.requests(), 1);
+        advance(secs(40)).await;
+        settle().await;
+        let call = timeout(secs(1), call).await.expect("flown anew");
+        assert!(call.is_ok(), "{}", call.unwrap_err());
+        assert_eq!(endpoint.requests(), 2);
+    }
+}
+
+// FC1
 #[tokio::test(start_paused = true)]
 async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
     let endpoint = Endpoint::new().always(Answer::Hang);

@@ -310,6 +310,44 @@ fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_th
     assert_eq!(source.0.load(Ordering::Relaxed), 2);
 }
 
+// K29
+#[test]
+fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window() {
+    let paused = || {
+        let mut builder = runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build();
+        runtime.expect("a runtime")
+    };
+    let source = Arc::new(Hourly::default());
+    let clock = ManualClock::new();
+    let layer = OAuthLayer::builder(Arc::clone(&source))
+        .clock(clock.clone())
+        .build()
+        .expect("a layer");
+    let api = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(()))));
+    let service = layer.layer(api);
+    let call = async || {
+        let request = Request::get("https://api.example/")
+            .body(())
+            .expect("a request");
+        service.clone().oneshot(request).await.expect("served")
+    };
+    let frozen = paused();
+    frozen.block_on(call());
+    clock.advance(Duration::from_secs(3350));
+    frozen.block_on(call());
+    assert!(layer.tokens().status().fetching);
+    // The token may be used for three minutes yet before anybody would wait for its renewal.
+    clock.advance(Duration::from_secs(40));
+    paused().block_on(async {
+        call().await;
+        sleep(Duration::from_secs(1)).await;
+        call().await;
+    });
+    assert_eq!(source.0.load(Ordering::Relaxed), 2);
+    assert_eq!(layer.tokens().status().generation, Some(2));
+}
+
 /// Counts the tokens it gives, each of an hour.
 #[derive(Default)]
 struct Hourly(AtomicU64);

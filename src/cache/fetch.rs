@@ -50,9 +50,8 @@ async fn run(guard: Guard) {
         return;
     }
     let limit = cache.policy.flight_timeout;
-    let (started, begun) = (Instant::now(), cache.clock.now());
-    let due = begun.after(limit);
-    flight.begins(due);
+    let started = Instant::now();
+    flight.begins(cache.clock.now().after(limit));
     let mut attempts = 0;
     let (end, endpoint) = match cache.source.endpoint() {
         Ok(endpoint) => {
@@ -76,8 +75,6 @@ async fn run(guard: Guard) {
             cache.succeed(flight, &response, sent);
             cache.watch.succeeded(&landing, &flight.request, &response);
         }
-        // Its own limit has passed without its being polled, so it knows nothing of the endpoint.
-        End::Failed(_) | End::Grounded(_) if is_late(cache, due) => cache.miss(flight),
         End::Failed(error) => {
             let error = error.with_effort(attempts, latency);
             if let Some((error, left)) = cache.fail(flight, error.at_endpoint(endpoint)) {
@@ -221,28 +218,25 @@ async fn queue(
     let limit = deadline.saturating_duration_since(Instant::now());
     let patience = limit - cache.policy.attempt_limit().min(limit / 2);
     let mut patience = pin!(sleep(patience));
-    let mut timer = pin!(sleep(LOOK));
     // Nothing is known of others until this one has been driven itself for a while.
-    let (mut looked, mut in_time) = (cache.clock.now(), false);
+    let mut looked = cache.clock.now();
+    let mut driven_since = looked;
     poll_fn(|cx| {
         if first && flight.is_deserted() {
             return Poll::Ready(Err(End::Deserted));
         }
         let now = cache.clock.now();
         let stood_still = now.since(looked) > 2 * LOOK;
-        in_time &= !stood_still;
-        // A flight whose runtime nobody drives frees its turn without waking anybody.
-        while timer.as_mut().poll(cx).is_ready() {
-            in_time = !stood_still;
-            looked = now;
-            timer.as_mut().reset(Instant::now() + LOOK);
+        if stood_still {
+            driven_since = now;
         }
-        if cache
-            .turns
-            .poll(flight, now, in_time, cx.waker())
-            .is_ready()
-        {
-            return Poll::Ready(Ok(()));
+        looked = now;
+        let judge = now.since(driven_since) >= LOOK;
+        if cache.turns.poll(flight, now, judge, cx.waker()).is_ready() {
+            // Whoever stood still for so long that no time is left for an attempt has missed its
+            // turn.
+            let in_time = Instant::now() <= patience.deadline() + LOOK;
+            return Poll::Ready(in_time.then_some(()).ok_or(End::Missed));
         }
         ready!(patience.as_mut().poll(cx));
         Poll::Ready(Err(if stood_still {
@@ -254,8 +248,8 @@ async fn queue(
     .await
 }
 
-/// The work of a flight, polled often enough to show that its runtime is driven, and dropped as
-/// soon as the flight is given up.
+/// The work of a flight, polled often enough to show that its runtime is driven and to see which
+/// others are not, and dropped as soon as the flight is given up.
 struct Driven<'a, W> {
     cache: &'a Cache,
     flight: &'a Flight,
@@ -314,7 +308,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// What an attempt has to end in when it was polled too late. Less than what waiters give it.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// How often a flight shows that it is driven, and one in the queue looks for a turn.
+/// How often a flight is polled at the least.
 const LOOK: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

@@ -384,7 +384,12 @@ fn a_success_for_one_kind_lets_the_others_renew_at_once() {
     machine.call();
     machine.state.end_backoff(&other);
     assert_eq!(machine.call_for(&other, None), Did::Wait(4, true, None));
+    // A call between the end of the backoff and the success may have found it free for long.
+    let own = TokenRequest::new();
+    let held = machine.state.token(&own).expect("a token");
+    held.set_free_until(Timestamp::MAX);
     machine.succeed_for(&other, 4, 3600);
+    assert!(machine.state.free_token(&own, now).is_none());
     assert_eq!(machine.call(), Did::Serve(1, true));
 }
 
@@ -543,6 +548,74 @@ fn a_late_failure_that_asks_to_wait_is_heeded_by_its_own_kind() {
         machine.call_for(&kind("third"), None),
         Did::Wait(3, true, None)
     );
+}
+
+// FC15
+#[test]
+fn refusals_older_than_a_success_are_not_among_the_eight_that_speak_for_the_client() {
+    let mut machine = Machine::new();
+    let kinds: Vec<_> = (0..9).map(kind).collect();
+    for (flight, kind) in (1..).zip(&kinds) {
+        assert_eq!(machine.call_for(kind, None), Did::Wait(flight, true, None));
+    }
+    machine.succeed_for(&kinds[8], 9, 3600);
+    let refused = Error::rejected("invalid_target", "refused");
+    for (flight, kind) in (1..).zip(&kinds[..8]) {
+        machine.fail_for(kind, flight, &refused);
+        assert!(matches!(machine.call_for(kind, None), Did::Fail(_)));
+    }
+    assert_eq!(
+        machine.call_for(&kind("tenth"), None),
+        Did::Wait(10, true, None)
+    );
+}
+
+// R20
+#[test]
+fn a_budget_that_is_spent_is_told_once_until_one_has_come_back() {
+    let (mut machine, mut token) = Machine::with_token();
+    let mut told = Vec::new();
+    for second in [10, 10, 10, 10, 10, 200, 200, 200] {
+        let now = machine.at(second).now;
+        let refusal = machine.state.refused(&token, API, now);
+        if refusal == Refusal::Suspected {
+            let Did::Wait(flight, true, Some(_)) = machine.call() else {
+                panic!("the next call renews");
+            };
+            token = machine.succeed(flight, 3600);
+        }
+        told.push(refusal);
+    }
+    let spent = |first| Refusal::BudgetSpent { first };
+    assert_eq!(told[..3], [Refusal::Suspected; 3]);
+    assert_eq!(told[3..5], [spent(true), spent(false)]);
+    assert_eq!(told[5..], [Refusal::Suspected, spent(true), spent(false)]);
+}
+
+// FC14
+#[test]
+fn a_kind_that_was_set_aside_is_not_served_before_it_is_back() {
+    let mut machine = Machine::with(RefreshPolicy::default().max_entries(1));
+    let [refused, other, third] = ["refused", "other", "third"].map(kind);
+    machine.call_for(&refused, None);
+    let token = machine.succeed_for(&refused, 1, 3600);
+    let now = machine.now;
+    assert_eq!(machine.state.refused(&token, API, now), Refusal::Suspected);
+    machine.call_for(&refused, None);
+    machine.succeed_for(&refused, 2, 3600);
+    assert_eq!(machine.call_for(&refused, None), Did::Serve(2, false));
+    for (flight, kind) in [(3, &other), (4, &third)] {
+        machine.call_for(kind, None);
+        machine.succeed_for(kind, flight, 3600);
+    }
+    let aside = |machine: &Machine| {
+        let entry = machine.state.entries.get(&refused);
+        entry.expect("kept for its budget").is_aside()
+    };
+    assert!(aside(&machine));
+    assert!(machine.state.free_token(&refused, now).is_none());
+    assert_eq!(machine.call_for(&refused, None), Did::Serve(2, false));
+    assert!(!aside(&machine));
 }
 
 // FC19
