@@ -195,21 +195,27 @@ fn paused() -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// Makes calls with these pauses between them, in each of which the process or the runtime stands
-/// still, on a runtime that is driven by one `block_on` for each call.
-fn call_now_and_then(pauses: &[u64], stop: impl Fn(&Runtime, &ManualClock, Duration)) -> usize {
+/// A layer on a runtime whose time stands still but for what a test lets pass.
+fn half_driven(endpoint: &Endpoint) -> (Runtime, ManualClock, OAuthLayer) {
     let runtime = paused();
-    let (endpoint, clock, layer) = runtime.block_on(async {
-        let endpoint = Endpoint::new()
-            .always(Answer::Token(10))
-            .latency(millis(20));
+    let (clock, layer) = runtime.block_on(async {
         let clock = ManualClock::new();
-        let layer = builder(&endpoint)
+        let layer = builder(endpoint)
             .clock(clock.clone())
             .build()
             .expect("a layer");
-        (endpoint, clock, layer)
+        (clock, layer)
     });
+    (runtime, clock, layer)
+}
+
+/// Makes calls with these pauses between them, in each of which the process or the runtime stands
+/// still, on a runtime that is driven by one `block_on` for each call.
+fn call_now_and_then(pauses: &[u64], stop: impl Fn(&Runtime, &ManualClock, Duration)) -> usize {
+    let endpoint = Endpoint::new()
+        .always(Answer::Token(10))
+        .latency(millis(20));
+    let (runtime, clock, layer) = half_driven(&endpoint);
     let service = layer.layer(Api::ok());
     for (n, pause) in pauses.iter().enumerate() {
         let call = runtime.block_on(service.clone().oneshot(get(API)));
@@ -264,16 +270,8 @@ fn calls_with_a_block_on_for_each_find_a_token_however_long_they_are_apart() {
 // FC1
 #[test]
 fn renewals_that_nobody_waits_for_and_nobody_drives_are_no_failures() {
-    let runtime = paused();
-    let (endpoint, clock, layer) = runtime.block_on(async {
-        let endpoint = Endpoint::new().latency(millis(20));
-        let clock = ManualClock::new();
-        let layer = builder(&endpoint)
-            .clock(clock.clone())
-            .build()
-            .expect("a layer");
-        (endpoint, clock, layer)
-    });
+    let endpoint = Endpoint::new().latency(millis(20));
+    let (runtime, clock, layer) = half_driven(&endpoint);
     let service = layer.layer(Api::ok());
     let call = || {
         runtime
@@ -298,16 +296,8 @@ fn renewals_that_nobody_waits_for_and_nobody_drives_are_no_failures() {
 // FC1, R6
 #[test]
 fn a_flight_has_its_whole_time_from_when_it_is_first_polled() {
-    let runtime = paused();
-    let (endpoint, clock, layer) = runtime.block_on(async {
-        let endpoint = Endpoint::new().always(Answer::Token(10));
-        let clock = ManualClock::new();
-        let layer = builder(&endpoint)
-            .clock(clock.clone())
-            .build()
-            .expect("a layer");
-        (endpoint, clock, layer)
-    });
+    let endpoint = Endpoint::new().always(Answer::Token(10));
+    let (runtime, clock, layer) = half_driven(&endpoint);
     let service = layer.layer(Api::ok());
     let call = || {
         runtime
