@@ -153,6 +153,43 @@ async fn each_way_not_to_get_an_answer_has_its_own_text_with_its_cause_and_what_
 }
 
 // FA10
+#[cfg(feature = "client")]
+#[tokio::test]
+async fn a_server_that_speaks_broken_http_is_not_told_as_one_that_is_down() {
+    use std::io::{Read, Write};
+
+    let large = format!("HTTP/1.1 200 OK\r\n{}", "x: y\r\n".repeat(100_000));
+    for head in [
+        "HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nx: a\rb\r\n\r\n",
+        &large,
+    ] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = head.to_owned();
+        std::thread::spawn(move || {
+            let (mut tcp, _) = listener.accept().unwrap();
+            _ = tcp.read(&mut [0; 4096]);
+            _ = tcp.write_all(answer.as_bytes());
+            _ = tcp.read_to_end(&mut Vec::new());
+        });
+        let url = format!("http://{address}/token");
+        let layer = OAuthLayer::client_credentials(url, "id", "secret")
+            .refresh_policy(one_attempt())
+            .build()
+            .unwrap();
+        let error = layer.tokens().token().await.unwrap_err();
+        let text = error.to_string();
+        assert!(error.is_transient(), "{text}");
+        assert!(text.contains("does not speak proper HTTP: "), "{text}");
+        assert!(text.contains(&address.to_string()), "{text}");
+        assert!(!text.contains("is up"), "{text}");
+    }
+}
+
+// FA10
 #[tokio::test(start_paused = true)]
 async fn http_to_a_port_that_speaks_tls_is_told_to_write_https() {
     for fails in [
