@@ -106,8 +106,14 @@ impl FromStr for Origin {
     }
 }
 
-/// A text for an error, with stars for what may be a password or a key.
-fn without_secrets(text: &str) -> String {
+/// What is wrong with a text that was to be an origin, as a clause whose subject is the text.
+pub(crate) fn wrong(text: &str) -> Option<&'static str> {
+    Origin::read(text).err()
+}
+
+/// A text for an error, with stars for what may be a password or a key. They stay when it is done
+/// again.
+pub(crate) fn without_secrets(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), text),
@@ -119,8 +125,8 @@ fn without_secrets(text: &str) -> String {
         None => ("", rest),
     };
     let (shown, cut) = match shown.find(['?', '#']) {
-        Some(end) => (&shown[..=end], "***"),
-        None => (shown, ""),
+        Some(end) if end + 1 < shown.len() => (&shown[..=end], "***"),
+        _ => (shown, ""),
     };
     format!("{scheme}{user}{shown}{cut}")
 }
@@ -695,9 +701,11 @@ mod tests {
             ),
             ("https://api.example/v1?apikey=c@nary", "https://***"),
             ("https://api.example/#canary", "https://api.example/#***"),
+            ("https://api.example/?", "https://api.example/?"),
             ("api.example", "api.example"),
         ] {
             assert_eq!(without_secrets(text), shown, "{text}");
+            assert_eq!(without_secrets(shown), shown, "{text}");
             let error = text.parse::<Origin>().expect_err(text);
             let text = format!("{error} {error:?}");
             assert!(!text.contains("canary") && !text.contains("nary"), "{text}");

@@ -296,6 +296,16 @@ fn a_token_url_that_is_no_url_is_told_what_to_write() {
         ("gw.example", "https://"),
         ("https://b\u{fc}cher.example/t", "xn--"),
         ("https://gw.example:99999/t", "port"),
+        ("https://https://gw.example/token", "scheme twice"),
+        ("http://http://127.0.0.1/token", "scheme twice"),
+        ("https://gw.example/t\"", "quotation mark"),
+        ("https://gw.example/%TENANT%/t", "write the value"),
+        ("https://gw.example/%zz", "two hex digits"),
+        ("https://[::1/t", "closing bracket"),
+        ("https://gw.example:443:443/t", "one port"),
+        ("https://gw%2eexample/t", "letters themselves"),
+        ("OAUTH_TOKEN_URL=https://gw.example/t", "a variable's name"),
+        ("<https://gw.example/t>", "angle brackets around it"),
     ] {
         let built = OAuthLayer::client_credentials(url, "id", "secret")
             .token_client(Endpoint::new())
@@ -303,6 +313,52 @@ fn a_token_url_that_is_no_url_is_told_what_to_write() {
         let error = built.map(|_| ()).expect_err(url).to_string();
         assert!(error.contains(wanted), "{url}: {error}");
     }
+}
+
+// FA16
+#[test]
+fn what_an_origin_has_too_much_is_named_and_what_to_write_is_shown() {
+    for (origin, wanted) in [
+        ("https://user:canary@api.example", "leave the user-info out"),
+        ("https://canary@api.example/v1", "leave the user-info out"),
+        ("https://api.example?x=canary", "leave the query out"),
+        ("https://api.example/?", "leave the query out"),
+        ("https://api.example/#canary", "leave the fragment out"),
+        ("https://api.example#", "leave the fragment out"),
+        ("https://api.example/v1", "leave the path out"),
+        ("ftp://api.example", "its scheme is neither https nor http"),
+        (
+            "wss://api.example/v1",
+            "its scheme is neither https nor http",
+        ),
+        ("https://https://api.example", "it has the scheme twice"),
+    ] {
+        let endpoint = Endpoint::new();
+        let allowed = builder(&endpoint).allow_origin(origin).build();
+        let assumed = builder(&endpoint).assume_origin(origin).build();
+        for built in [allowed, assumed] {
+            let error = built.map(|_| ()).expect_err(origin);
+            let text = error.to_string();
+            let advice = format!("; {wanted}: write \"https://api.example\"");
+            assert!(text.ends_with(&advice), "{origin}: {text}");
+            // What is shown as wrong is wrong.
+            assert!(
+                !text.starts_with("origin: \"https://api.example\""),
+                "{origin}: {text}"
+            );
+            assert!(!format!("{text} {error:?}").contains("canary"), "{text}");
+        }
+    }
+    let endpoint = Endpoint::new();
+    let hidden = builder(&endpoint).allow_origin("https://api.example?a=b@canary");
+    let error = hidden.build().map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("leave out the user-info, the query and the fragment"),
+        "{error}"
+    );
+    let web_socket = builder(&endpoint).allow_origin("ws://127.0.0.1:80");
+    let error = web_socket.build().map(|_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("write \"http://127.0.0.1:80\""), "{error}");
 }
 
 // FS2, R22

@@ -1,11 +1,13 @@
 //! What can be wrong before any request is made.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
 use http::StatusCode;
 
-use super::text::without_secrets;
+use super::text::{shown, without_secrets};
+use crate::origin;
 
 /// What is wrong with a configuration, and what to write instead. It names the setting and never prints a secret; of a URL
 /// it shows neither user-info nor query.
@@ -143,12 +145,16 @@ impl fmt::Display for BuildError {
                  parameter(\"resource\", ..)",
                 without_secrets(resource)
             ),
-            Self::Origin { origin } => write!(
-                f,
-                "origin: {:?} is not scheme://host or scheme://host:port with http or https; {}",
-                without_secrets(origin),
-                origin_advice(origin)
-            ),
+            Self::Origin { origin } => {
+                let origin = origin::without_secrets(origin);
+                write!(
+                    f,
+                    "origin: {:?} is not scheme://host or scheme://host:port with http or https; \
+                     {}",
+                    shown(&origin),
+                    origin_advice(&origin)
+                )
+            }
             Self::AssumedOrigin { origin, listed } => {
                 write!(f, "assume_origin: requests to {origin} would never get the token, ")?;
                 f.write_str(if *listed {
@@ -232,22 +238,71 @@ fn parameter_advice(name: &str) -> &'static str {
     }
 }
 
-fn origin_advice(origin: &str) -> &'static str {
-    let rest = origin.split_once("://").map(|(_, rest)| rest);
-    if origin.trim() != origin || origin.contains(['"', '\'']) {
+/// The origin comes with stars in the place of what may be secret, see [`origin::without_secrets`].
+fn origin_advice(origin: &str) -> Cow<'static, str> {
+    let advice = if origin.trim() != origin || origin.contains(['"', '\'', '`']) {
         "leave out the quotes and the white space around it"
+    } else if origin.starts_with('<') && origin.ends_with('>') && origin.contains("://") {
+        "leave out the angle brackets around it"
+    } else if origin.contains([',', ';']) || origin.contains(char::is_whitespace) {
+        "name one origin at a time"
+    } else if origin.contains(['{', '}', '<', '>', '$']) {
+        "write the value in the place of the placeholder"
     } else if !origin.is_ascii() {
         "write the host in ASCII: a name with other letters begins with xn-- there"
-    } else if origin.contains('*') {
-        "patterns are not known; name each origin"
-    } else if origin.contains('@') {
-        "leave the user-info out"
-    } else if rest.is_some_and(|rest| rest.trim_end_matches('/').contains(['/', '?', '#'])) {
-        "leave the path out"
-    } else if rest.is_none() {
-        "write https:// in front of the host"
     } else {
-        "check its host and port"
+        return match origin.split_once("://") {
+            None if origin.starts_with('/') => "it is only a path; write scheme and host".into(),
+            None => "write https:// in front of the host".into(),
+            Some((scheme, rest)) => absolute_origin_advice(scheme, rest),
+        };
+    };
+    advice.into()
+}
+
+fn absolute_origin_advice(scheme: &str, rest: &str) -> Cow<'static, str> {
+    // With these two, `***` for all that comes after the scheme hides which of them it is.
+    let hidden = rest == "***";
+    let (user, place) = match rest.rsplit_once('@') {
+        Some((_, place)) => (true, place),
+        None => (false, rest),
+    };
+    let end = place.find(['/', '?', '#']).unwrap_or(place.len());
+    let (place, after) = place.split_at(end);
+    let (web, known) = match &*scheme.to_ascii_lowercase() {
+        "https" => ("https", true),
+        "http" => ("http", true),
+        "ws" => ("http", false),
+        _ => ("https", false),
+    };
+    let wrong = if rest.starts_with("http://") || rest.starts_with("https://") {
+        "it has the scheme twice"
+    } else if hidden {
+        return "leave out the user-info, the query and the fragment".into();
+    } else if !known {
+        "its scheme is neither https nor http"
+    } else if user {
+        "leave the user-info out"
+    } else if place.contains('*') {
+        return "patterns are not known; name each origin".into();
+    } else if after.contains('?') {
+        "leave the query out"
+    } else if after.contains('#') {
+        "leave the fragment out"
+    } else if !matches!(after, "" | "/") {
+        "leave the path out"
+    } else {
+        return origin::wrong(&format!("{web}://{place}"))
+            .unwrap_or("check its host and port")
+            .into();
+    };
+    let meant = match wrong {
+        "it has the scheme twice" => rest.to_owned(),
+        _ => format!("{web}://{place}"),
+    };
+    match origin::wrong(&meant) {
+        None => format!("{wrong}: write {meant:?}").into(),
+        Some(_) => wrong.into(),
     }
 }
 
@@ -315,6 +370,22 @@ mod tests {
             ("https://*.example", "name each origin"),
             (" https://api.example", "white space"),
             ("\"https://api.example\"", "quotes"),
+            ("<https://api.example>", "angle brackets"),
+            (
+                "https://a.example,https://b.example",
+                "one origin at a time",
+            ),
+            ("https://${HOST}", "placeholder"),
+            ("https://", "no host"),
+            ("https://api.example:99999", "port"),
+            (
+                "https://api.example//",
+                "leave the path out: write \"https://api.example\"",
+            ),
+            (
+                "https://https://api.example",
+                "the scheme twice: write \"https://api.example\"",
+            ),
         ] {
             let origin = origin.to_owned();
             let text = BuildError::Origin { origin }.to_string();

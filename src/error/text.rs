@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use super::transport::{Fault, chain};
-use super::{Cause, Class, Error};
+use super::{Cause, Class, Error, REGISTERED};
 
 /// What was asked, where and how: nothing secret, for whoever has to look for the fault.
 #[derive(Clone, Debug)]
@@ -52,8 +52,19 @@ impl Error {
             return Some(Cow::Borrowed(advice));
         }
         let case = Case(cause);
-        let row = ADVICE.iter().find(|(fits, _)| fits(&case));
-        row.map(|(_, text)| case.fill(text))
+        let (_, text) = ADVICE.iter().find(|(fits, _)| fits(&case))?;
+        let text = case.fill(text);
+        // A code has its own advice, whatever the status: that is not all then.
+        let passes = case.class(Class::Transient) && cause.status.is_some();
+        if !passes || text.contains(RESUME) {
+            return Some(text);
+        }
+        let also = if case.status(&[429]) {
+            TOO_MANY
+        } else {
+            RESUME
+        };
+        Some(Cow::Owned(format!("{text}; {also}")))
     }
 
     /// The innermost cause, unless the text has it already.
@@ -108,10 +119,38 @@ impl Case<'_> {
         !self.has_code() && self.0.description.is_none() && self.asked(|asked| asked.page)
     }
 
-    /// The server's own words are about the scope.
-    fn says_scope(&self) -> bool {
+    /// A code by which the server refuses what no specification names.
+    fn own_code(&self) -> bool {
+        let code = self.0.oauth_code.as_deref();
+        self.class(Class::Rejected) && code.is_some_and(|code| !REGISTERED.contains(&code))
+    }
+
+    /// Refused by a status of these, and no code says why.
+    fn refused_by(&self, statuses: &[u16]) -> bool {
+        self.class(Class::Rejected) && !self.has_code() && self.status(statuses)
+    }
+
+    /// The server's own words, in lower case, fit.
+    fn says(&self, fits: impl Fn(&str) -> bool) -> bool {
         let description = self.0.description.as_deref();
-        description.is_some_and(|text| text.to_ascii_lowercase().contains("scope"))
+        description.is_some_and(|text| fits(&text.to_ascii_lowercase()))
+    }
+
+    fn says_scope(&self) -> bool {
+        self.says(|text| text.contains("scope"))
+    }
+
+    fn wants_no_query(&self) -> bool {
+        let refusals = ["not allowed", "not permitted", "not supported", "must not"];
+        self.says(|text| text.contains("query") && refusals.iter().any(|no| text.contains(no)))
+    }
+
+    /// The server misses a token, as an endpoint for revocation or introspection does, or an API.
+    fn misses_token(&self) -> bool {
+        self.says(|text| {
+            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            text.contains("missing") && words.any(|word| word == "token")
+        })
     }
 
     /// The server's own words or its own code are about the client and its secret.
@@ -119,7 +158,14 @@ impl Case<'_> {
         let words = [&self.0.description, &self.0.oauth_code];
         words.into_iter().flatten().any(|text| {
             let text = text.to_ascii_lowercase();
-            let about = ["credential", "secret", "client id", "client_id", "clientid"];
+            let about = [
+                "credential",
+                "secret",
+                "client id",
+                "client_id",
+                "clientid",
+                "client authentication",
+            ];
             about.iter().any(|word| text.contains(word))
         })
     }
@@ -144,12 +190,21 @@ impl Case<'_> {
             None => String::new(),
         };
         let at = asked.map_or(host, |asked| &asked.authority);
+        let also = match asked {
+            Some(asked) => format!(
+                "; check also that the token URL, {}://{at}{}, is that of the token endpoint",
+                if asked.https { "https" } else { "http" },
+                printable(&asked.path, LONGEST_SHOWN)
+            ),
+            None => String::new(),
+        };
         let client = asked.map_or(CLIENT, |asked| asked.client);
         for (name, value) in [
             ("{client}", client),
             ("{host}", host),
             ("{at}", at),
             ("{path}", &*path),
+            ("{also}", &*also),
             ("{scope}", &*scope),
             ("{code}", code),
         ] {
@@ -163,6 +218,41 @@ impl Case<'_> {
 
 /// When the way in which the client authenticates is not known.
 const CLIENT: &str = "check the client id and the secret, and how they are sent";
+
+const RESUME: &str = "requests resume by themselves";
+const TOO_MANY: &str = "too many token requests: make one layer for the whole process and clone \
+                        it; requests resume by themselves";
+
+/// What an API answers to a request with a wrong token or none (RFC 6750, RFC 9470).
+const OF_AN_API: &[&str] = &["insufficient_user_authentication", "invalid_token"];
+
+/// What other endpoints answer, or this one to other grants: a sign-in, a device, a registration, a
+/// revocation.
+const OF_OTHER_REQUESTS: &[&str] = &[
+    "account_selection_required",
+    "authorization_pending",
+    "consent_required",
+    "expired_token",
+    "interaction_required",
+    "invalid_client_metadata",
+    "invalid_redirect_uri",
+    "invalid_request_object",
+    "invalid_request_uri",
+    "invalid_software_statement",
+    "login_required",
+    "request_not_supported",
+    "request_uri_not_supported",
+    "unapproved_software_statement",
+    "unsupported_response_type",
+    "unsupported_token_type",
+];
+
+/// RFC 9449, RFC 9200.
+const OF_BOUND_TOKENS: &[&str] = &[
+    "invalid_dpop_proof",
+    "unsupported_pop_key",
+    "use_dpop_nonce",
+];
 
 type Row = (fn(&Case<'_>) -> bool, &'static str);
 
@@ -213,6 +303,12 @@ const ADVICE: &[Row] = &[
     (
         |case| case.is(Fault::NoHttp),
         "check the host and the port of the token URL, {at}",
+    ),
+    (
+        |case| case.is(Fault::BrokenHttp),
+        "check the host and port of the token URL, {at}; if they are right, the operator of \
+         {host}, or of a proxy in between, has to mend the answer; requests resume by \
+         themselves",
     ),
     (
         |case| case.is(Fault::Handshake),
@@ -270,7 +366,8 @@ const ADVICE: &[Row] = &[
     (|case| case.code(&["invalid_client"]), "{client}"),
     (
         |case| case.code(&["unauthorized_client"]),
-        "{client}; check also that the server lets this client use the client-credentials grant",
+        "check that the server lets this client use the client-credentials grant; if it does, \
+         {client}",
     ),
     (
         |case| case.code(&["invalid_scope"]) && case.asked(|asked| asked.scope.is_empty()),
@@ -293,7 +390,7 @@ const ADVICE: &[Row] = &[
             case.class(Class::Transient)
                 && (case.code(&["slow_down", "too_many_requests"]) || case.status(&[429]))
         },
-        "too many token requests: make one layer for the whole process and clone it; requests resume by themselves",
+        TOO_MANY,
     ),
     (
         |case| case.class(Class::Transient) && case.0.retry_after.is_some(),
@@ -303,7 +400,39 @@ const ADVICE: &[Row] = &[
         |case| case.class(Class::Transient) && case.0.status.is_some(),
         "the fault lies with the token endpoint or a proxy in front of it; requests resume by themselves",
     ),
-    (|case| case.status(&[401]), "{client}"),
+    // Codes that specifications have for something else.
+    (
+        |case| case.code(&["insufficient_scope"]) && case.endpoint(),
+        "this is what an API answers, not a token endpoint: check the path of the token \
+         URL{path}, and its host and port, {at}; if they are right, check {scope}, and that the \
+         server grants it to this client",
+    ),
+    (
+        |case| case.code(OF_AN_API) && case.endpoint(),
+        "this is what an API answers, not a token endpoint: check the path of the token \
+         URL{path}, and its host and port, {at}; if they are right, {client}",
+    ),
+    (
+        |case| case.code(OF_OTHER_REQUESTS) && case.endpoint(),
+        "this is no answer to a client-credentials request: check the path of the token \
+         URL{path}, and its host and port, {at}; if they are right, ask the server's operator",
+    ),
+    (
+        |case| case.code(OF_BOUND_TOKENS) && case.endpoint(),
+        "the server wants tokens that are bound to a key (such as DPoP), which this crate does \
+         not do: have it give Bearer tokens to this client, or write a TokenSource",
+    ),
+    (
+        |case| case.code(&["invalid_grant"]),
+        "check that the server lets this client use the client-credentials grant; some servers \
+         also answer wrong credentials so: {client}",
+    ),
+    (
+        |case| case.code(&["invalid_authorization_details"]),
+        "check the authorization_details, and that the server grants them to this client",
+    ),
+    (|case| case.status(&[401]) && case.says_client(), "{client}"),
+    (|case| case.status(&[401]), "{client}{also}"),
     (
         |case| case.code(&["server_error", "temporarily_unavailable"]),
         "ask the server's operator, who may find the request in the log; some servers answer a wrong secret so: {client}",
@@ -313,21 +442,75 @@ const ADVICE: &[Row] = &[
         "the server denies this to the client: check {scope}, the audience and the resource, and what this client may have",
     ),
     (
-        |case| case.code(&["invalid_request"]),
-        "check {scope}, the audience, the resource and extra parameters; if they are right, {client}",
+        |case| case.code(&["invalid_request"]) && case.misses_token() && case.endpoint(),
+        "an endpoint that wants a token is there to revoke or inspect tokens, not to give them: \
+         check the path of the token URL{path}",
     ),
     (
-        |case| case.class(Class::Rejected) && case.has_code() && case.says_client(),
+        |case| case.code(&["invalid_request"]) && case.wants_no_query() && case.endpoint(),
+        "leave the query out of the token URL, and set what it says with parameter()",
+    ),
+    (
+        |case| case.code(&["invalid_request"]) && case.says_client() && !case.says_scope(),
+        "{client}; then check extra parameters",
+    ),
+    (
+        |case| case.code(&["invalid_request"]),
+        "check {scope}, the audience, the resource and extra parameters; if they are right, \
+         {client}{also}",
+    ),
+    (
+        |case| case.own_code() && case.says_client(),
         "{code} is the server's own code: look it up there; {client}",
     ),
     (
-        |case| case.class(Class::Rejected) && case.has_code(),
-        "{code} is the server's own code: look it up there; check {scope}, the audience, the resource and extra parameters",
+        |case| case.own_code(),
+        "{code} is the server's own code: look it up there; check {scope}, the audience, the \
+         resource and extra parameters{also}",
     ),
     // A status alone.
     (
         |case| case.class(Class::Rejected) && case.status(&[404, 405, 406, 410, 501, 505]),
         "check the path of the token URL{path}: it must be the address that takes the POST for a token; then the client id",
+    ),
+    (
+        |case| case.refused_by(&[413]),
+        "the server, or something in front of it, finds the token request too large: shorten what \
+         is asked for, the scope and extra parameters, or have its operator raise the limit",
+    ),
+    (
+        |case| case.refused_by(&[414]),
+        "the server, or something in front of it, finds the token URL too long: set what its \
+         query says with parameter()",
+    ),
+    (
+        |case| case.refused_by(&[415]),
+        "what answers does not take a form, in which every token request is sent: check the path \
+         of the token URL{path}",
+    ),
+    (
+        |case| case.refused_by(&[421]),
+        "what answers says that it does not serve {host}: check the host and port of the token \
+         URL, {at}, and the proxy in between, if there is one",
+    ),
+    (
+        |case| case.refused_by(&[426]) && case.asked(|asked| !asked.https),
+        "the server wants another protocol: write https:// in the token URL",
+    ),
+    (
+        |case| case.refused_by(&[426]),
+        "the server wants another protocol, perhaps HTTP/2: give token_client() a client that \
+         speaks it",
+    ),
+    (
+        |case| case.refused_by(&[431]),
+        "the server, or something in front of it, finds the headers too large: send a long secret \
+         in the form (ClientAuth::post), and look at what the token client adds",
+    ),
+    (
+        |case| case.refused_by(&[451]),
+        "the server may not answer here, for legal reasons: ask the operator of {host} from which \
+         addresses it does",
     ),
     (
         |case| {
@@ -349,16 +532,29 @@ const ADVICE: &[Row] = &[
         "check {scope}, and that the server grants it to this client",
     ),
     (
-        |case| case.class(Class::Rejected) && case.status(&[403]) && case.0.description.is_some(),
-        "the server says why; check {scope}, and what this client may have",
+        |case| case.class(Class::Rejected) && !case.has_code() && case.says_client(),
+        "{client}",
     ),
     (
-        |case| case.class(Class::Rejected) && case.status(&[403]),
-        "something in front of the token endpoint may want other headers, such as user_agent(); if there is nothing, {client}",
+        |case| case.refused_by(&[403]) && case.0.description.is_some(),
+        "the server says why; check {scope}, and what this client may have{also}",
+    ),
+    (
+        |case| case.refused_by(&[403]) && case.asked(|asked| asked.scope.is_empty()),
+        "no scope was asked for, and the server may want one: set it with scope(); something in \
+         front of the token endpoint may want other headers, such as user_agent(); if it is \
+         neither, {client}{also}",
+    ),
+    (
+        |case| case.refused_by(&[403]),
+        "check {scope}, and that the server grants it to this client; something in front of the \
+         token endpoint may want other headers, such as user_agent(); if it is neither, \
+         {client}{also}",
     ),
     (
         |case| case.class(Class::Rejected),
-        "check {scope}, the audience, the resource and extra parameters; if they are right, {client}",
+        "check {scope}, the audience, the resource and extra parameters; if they are right, \
+         {client}{also}",
     ),
     (
         |case| case.class(Class::InvalidResponse) && case.endpoint(),
@@ -456,6 +652,11 @@ fn printable(text: &str, longest: usize) -> String {
     shown.take(longest).collect()
 }
 
+/// What was written in a setting, as it may be shown.
+pub(super) fn shown(text: &str) -> String {
+    printable(text, LONGEST_SHOWN)
+}
+
 /// A URL, or what was meant to be one, without what may be secret in it: user-info, query and fragment.
 pub(crate) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = match url.split_once("://") {
@@ -546,7 +747,8 @@ mod tests {
     fn the_client_comes_first_only_with_its_codes_and_under_401() {
         for (status, code, first) in [
             (400, Some("invalid_client"), true),
-            (400, Some("unauthorized_client"), true),
+            (400, Some("unauthorized_client"), false),
+            (401, Some("invalid_token"), false),
             (401, None, true),
             (401, Some("of_its_own"), true),
             (400, Some("of_its_own"), false),

@@ -28,6 +28,8 @@ pub(super) enum Fault {
     NoTls,
     /// Something else than HTTP/1.1 came back, as from a TLS port that is spoken to in the clear.
     NoHttp,
+    /// HTTP/1.1 with a mistake in it: a length that is none, a head without end.
+    BrokenHttp,
     /// Any other failure of the handshake.
     Handshake,
     /// The token client cannot speak the scheme of the token URL.
@@ -56,6 +58,7 @@ impl Fault {
             }
             Self::NoTls => "the port of the token URL does not speak TLS",
             Self::NoHttp => "the port of the token URL does not answer with HTTP",
+            Self::BrokenHttp => "what answers at the token URL does not speak proper HTTP",
             Self::Handshake => "the TLS handshake with the token endpoint failed",
             Self::Scheme => "the token client cannot use the scheme of the token URL",
             Self::Proxy => "the proxy did not let the token request through",
@@ -211,6 +214,11 @@ const TEXTS: &[(&str, Fault)] = &[
     ("invalidcontenttype", Fault::NoTls),
     ("wrong version number", Fault::NoTls),
     ("packet length too long", Fault::NoTls),
+    ("invalid http header", Fault::BrokenHttp),
+    ("invalid http status", Fault::BrokenHttp),
+    ("content-length parsed", Fault::BrokenHttp),
+    ("transfer-encoding parsed", Fault::BrokenHttp),
+    ("message head is too large", Fault::BrokenHttp),
     ("invalid http", Fault::NoHttp),
     ("received fatal alert", Fault::Handshake),
     ("tls handshake", Fault::Handshake),
@@ -336,6 +344,11 @@ mod tests {
             ),
             ("ssl3_get_record:wrong version number", Fault::NoTls),
             ("invalid HTTP version parsed", Fault::NoHttp),
+            ("invalid HTTP header parsed", Fault::BrokenHttp),
+            ("invalid HTTP status-code parsed", Fault::BrokenHttp),
+            ("invalid content-length parsed", Fault::BrokenHttp),
+            ("unexpected transfer-encoding parsed", Fault::BrokenHttp),
+            ("message head is too large", Fault::BrokenHttp),
             ("received fatal alert: HandshakeFailure", Fault::Handshake),
             ("invalid URL, scheme is not http", Fault::Scheme),
             (

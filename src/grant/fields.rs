@@ -109,11 +109,20 @@ impl Fields {
         values.any(|value| Some(value) != first)
     }
 
-    pub(super) fn take_token(&mut self) -> Option<String> {
+    /// `Ok(None)` when there is none, and what it is when it is no token.
+    pub(super) fn take_token(&mut self) -> Result<Option<String>, &'static str> {
         let mut members = self.members.iter_mut().rev();
-        match members.find(|(name, _)| *name == "access_token")? {
-            (_, Value::Text(token)) if !token.is_empty() => Some(std::mem::take(&mut **token)),
-            _ => None,
+        match members.find(|(name, _)| *name == "access_token") {
+            None => Ok(None),
+            Some((_, Value::Text(token))) if token.is_empty() => Err("empty"),
+            Some((_, Value::Text(token))) => Ok(Some(std::mem::take(&mut **token))),
+            Some((_, Value::Json(value))) => Err(match value.as_bytes().first() {
+                Some(b'n') => "null",
+                Some(b'[') => "a list, not a string",
+                Some(b'{') => "an object, not a string",
+                Some(b't' | b'f') => "true or false, not a string",
+                _ => "a number, not a string",
+            }),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use zeroize::Zeroizing;
 
@@ -68,6 +68,17 @@ impl Reader<'_> {
                     Some(kind) => Cow::Owned(self.shown(kind, MAX_NAME)),
                     None => Cow::Borrowed("no content type"),
                 };
+                if let Some(coding) = answer.headers.get(CONTENT_ENCODING) {
+                    let coding = self.shown(&String::from_utf8_lossy(coding.as_bytes()), MAX_NAME);
+                    let what = format!("the answer ({kind}) is encoded as {coding}");
+                    return Err(
+                        Error::of_success(Success::Foreign, status, what).with_advice(
+                            "no encoding was asked for: the operator of the token endpoint, or of \
+                             a proxy in between, has to leave it out; or give token_client() a \
+                             client that decodes it",
+                        ),
+                    );
+                }
                 let what = format!("the answer ({kind}) is not a token response");
                 return Err(Error::of_success(Success::Foreign, status, what));
             }
@@ -75,7 +86,7 @@ impl Reader<'_> {
         let repeated = ["access_token", "token_type", "expires_in", "error"];
         if let Some(name) = repeated.iter().find(|name| fields.contradicts(name)) {
             let what = format!("the answer has two different values of {name}");
-            return Err(Error::of_success(Success::Contradiction, status, what));
+            return Err(Error::of_success(Success::Contradiction, status, what).with_advice(MEND));
         }
         if fields.code().is_some() {
             // A refusal under a status of 200 (GitHub): the status says nothing then.
@@ -84,11 +95,20 @@ impl Reader<'_> {
         }
         self.check_type(&fields)
             .map_err(|error| self.with_words(error, &fields).with_status(status))?;
-        let Some(token) = fields.take_token() else {
-            let error = failure(Success::NoToken, "the answer has no access_token");
-            return Err(self.with_words(error, &fields));
+        let token = match fields.take_token() {
+            Ok(Some(token)) => token,
+            Ok(None) => {
+                let error = failure(Success::NoToken, "the answer has no access_token");
+                return Err(self.with_words(error, &fields));
+            }
+            Err(kind) => {
+                let what = format!("the access_token is {kind}");
+                let error = Error::of_success(Success::NoToken, status, what).with_advice(MEND);
+                return Err(self.with_words(error, &fields));
+            }
         };
-        let mut response = TokenResponse::new(token).map_err(|error| error.with_status(status))?;
+        let mut response = TokenResponse::new(token)
+            .map_err(|error| error.with_status(status).with_advice(MEND))?;
         response.expires_in = fields.seconds("expires_in");
         response.refresh_in = fields.seconds("refresh_in");
         response.scope = self.scope(&fields);
@@ -105,7 +125,8 @@ impl Reader<'_> {
             Ok(Some(kind)) => kind,
             Ok(None) => return Ok(()),
             Err(()) => {
-                return Err(Error::invalid_response("the token_type is not a string"));
+                let error = Error::invalid_response("the token_type is not a string");
+                return Err(error.with_advice(MEND));
             }
         };
         let known = ["Bearer", "BearerToken"].into_iter();
@@ -284,6 +305,9 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
     let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     kind.split(';').next()
 }
+
+/// It is the token endpoint that answers, and what it says is no token.
+const MEND: &str = "the operator of the token endpoint has to mend its answer";
 
 const MAX_WORDS: usize = 256;
 const MAX_NAME: usize = 64;

@@ -314,6 +314,62 @@ impl Reply {
     }
 }
 
+/// A port at which nobody listens.
+fn closed() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn what_is_down_is_named_with_its_host_and_port_and_each_cause_is_told_once() {
+    let (tokens, down) = (Server::start(token()), closed());
+    for (token_url, api, wanted) in [
+        (tokens.address, down, "no answer from the API at"),
+        (down, tokens.address, "no access token from 127.0.0.1"),
+    ] {
+        let mut process = command()
+            .env("OAUTH_TOKEN_URL", format!("http://{token_url}/token"))
+            .env("OAUTH_CLIENT_ID", "consumer-key")
+            .env("OAUTH_CLIENT_SECRET", SECRET)
+            .env("API_URL", format!("http://{api}"))
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        output.read_line(&mut said).unwrap();
+        let address = said.split(' ').next().unwrap();
+        let address = address.strip_prefix("http://").unwrap();
+        let mut tcp = TcpStream::connect(address).unwrap();
+        tcp.write_all(format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())
+            .unwrap();
+        let reply = Reply::read(&mut tcp);
+        _ = process.kill();
+        _ = process.wait();
+        let body = reply.body();
+        assert!(body.starts_with(wanted), "{body}");
+        assert!(body.contains(&down.to_string()), "{body}");
+        assert_eq!(body.matches("Connection refused").count(), 1, "{body}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let output = command()
+        .env("OAUTH_TOKEN_URL", "http://127.0.0.1:9/token")
+        .env("OAUTH_CLIENT_ID", "consumer-key")
+        .env("OAUTH_CLIENT_SECRET", SECRET)
+        .env("API_URL", "http://127.0.0.1:9")
+        .env("LISTEN", &taken)
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&format!("LISTEN: {taken}")), "{said}");
+}
+
 #[test]
 fn a_path_arrives_as_it_was_asked_for_with_the_token_and_the_hosts_own_name() {
     let sidecar = Sidecar::start();

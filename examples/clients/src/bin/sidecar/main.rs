@@ -17,6 +17,7 @@
 //! - `/-/healthz` says that the process runs, `/-/readyz` whether requests can have a token.
 //! - Our own failures are 502 (somebody has to act) or 503 (it may pass by itself), with
 //!   `Retry-After` where it is known.
+//! - The API may take as long as it likes to answer: a time limit is the caller's to set.
 //! - SIGTERM and ctrl-c end it when the requests under way are answered, at the latest after 25 s.
 //!
 //! # What is refused
@@ -85,7 +86,7 @@ async fn main() -> ExitCode {
     let Err(error) = run().await else {
         return ExitCode::SUCCESS;
     };
-    eprintln!("error: {}", chain(&*error));
+    eprintln!("error: {}", told(&*error));
     ExitCode::FAILURE
 }
 
@@ -120,7 +121,7 @@ async fn run() -> Result<(), BoxError> {
     let tokens = oauth.tokens();
     tokio::spawn(async move {
         if let Err(error) = tokens.warm_up().await {
-            eprintln!("{}", chain(&error));
+            eprintln!("{error}");
         }
     });
     let sidecar = Sidecar {
@@ -157,7 +158,7 @@ async fn listen(configured: bool) -> Result<TcpListener, BoxError> {
     }
     match TcpListener::bind(address).await {
         Err(_) if !configured => Ok(TcpListener::bind((address.ip(), 0)).await?),
-        bound => Ok(bound?),
+        bound => bound.map_err(|error| format!("LISTEN: {address}: {error}").into()),
     }
 }
 
@@ -225,6 +226,16 @@ impl FromStr for Api {
 }
 
 impl Api {
+    /// Host and port, for whoever looks for what is down.
+    fn place(&self) -> String {
+        let port = match self.scheme == Scheme::HTTPS {
+            true => 443,
+            false => 80,
+        };
+        let port = self.authority.port_u16().unwrap_or(port);
+        format!("{}:{port}", self.authority.host())
+    }
+
     /// The URI of a request there. It is made of parts, so that nothing a request asks for can
     /// become a part of the host.
     fn uri(&self, asked: &Uri) -> Result<Uri, http::Error> {
@@ -251,7 +262,7 @@ async fn ready(State(sidecar): State<Sidecar>) -> (StatusCode, String) {
     let status = sidecar.tokens.status();
     let state = match (status.remaining, &status.last_error) {
         (Some(remaining), _) => format!("a token is at hand, good for {remaining:.0?}\n"),
-        (None, Some(error)) => format!("{}\n", chain(error)),
+        (None, Some(error)) => format!("{error}\n"),
         (None, None) => "no token was needed yet\n".to_owned(),
     };
     match status.is_ready() {
@@ -277,7 +288,7 @@ async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Respon
             remove_hop_by_hop(response.headers_mut());
             response.map(Body::new)
         }
-        Err(error) => explain(&*error),
+        Err(error) => explain(&*error, &sidecar.api),
     }
 }
 
@@ -295,7 +306,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// An answer of our own, with the cause for the operator: no error of the layer has a secret in it.
-fn explain(error: &(dyn Error + 'static)) -> Response {
+fn explain(error: &(dyn Error + 'static), api: &Api) -> Response {
     let ours = error.downcast_ref::<tower_oauth::Error>();
     let status = match ours.is_some_and(tower_oauth::Error::is_transient) {
         true => StatusCode::SERVICE_UNAVAILABLE,
@@ -308,13 +319,23 @@ fn explain(error: &(dyn Error + 'static)) -> Response {
             wait.as_millis().div_ceil(1000).to_string(),
         )]
     });
-    let what = ours.map_or("no answer from the API: ", |_| "");
-    let text = format!("{what}{}\n", chain(error));
+    let text = match ours {
+        Some(ours) => format!("{ours}\n"),
+        None => format!(
+            "no answer from the API at {}: {}\n",
+            api.place(),
+            told(error)
+        ),
+    };
     eprint!("{text}");
     (status, wait, text).into_response()
 }
 
-fn chain(error: &(dyn Error + 'static)) -> String {
+/// An error with its causes, unless its text has them already, as those of the layer have.
+fn told(error: &(dyn Error + 'static)) -> String {
+    if error.is::<tower_oauth::Error>() || error.is::<tower_oauth::BuildError>() {
+        return error.to_string();
+    }
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
