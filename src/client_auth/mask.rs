@@ -1,10 +1,16 @@
 //! Takes our own secrets out of what a server says.
 //!
 //! A server may repeat a secret as it was sent, or as its own layers have rewritten it: in another case, percent-encoded,
-//! form-encoded, HTML-escaped, JSON-escaped, each once or twice and mixed. So the text is read as each of these at once and
-//! compared with the secret, and no copy of the secret is made.
+//! form-encoded or -decoded, HTML-escaped, JSON-escaped, up to three of these on top of each other. So each place of the text
+//! is read in all ways, and these are compared with the secret; no copy of the secret is made.
+//!
+//! The work is bounded whatever the server says: `LONGEST` places, a few ways at each, one comparison with each character of
+//! the secret for each way.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+
+use super::SHORTEST_VALUE;
 
 /// A secret to look for in a text.
 pub(super) struct Needle<'a> {
@@ -42,107 +48,228 @@ impl<'a> Needle<'a> {
         }
     }
 
-    /// The longest end of a match that begins at `start`.
-    fn find_at(&self, text: &str, start: usize) -> Option<usize> {
-        let whole = self.longest(self.text, text, start, None);
-        let pieces = self.piece.into_iter().flat_map(|piece| {
-            let tails = self.text.char_indices().map(|(at, _)| &self.text[at..]);
-            tails.filter_map(move |tail| self.longest(tail, text, start, Some(piece)))
-        });
-        whole.into_iter().chain(pieces).max()
-    }
-
-    /// How far `needle` is found in the text from `start` on: all of it, or at least `piece` characters.
-    fn longest(
-        &self,
-        needle: &str,
-        text: &str,
-        start: usize,
-        piece: Option<usize>,
-    ) -> Option<usize> {
-        let mut characters = needle.chars();
-        // Most starts end here, without an allocation.
-        let mut ends = self.ways(text, start, characters.next()?);
-        if ends.is_empty() {
-            return None;
+    /// Notes for each place of the text how far this secret, or a piece of it, goes from there on.
+    ///
+    /// From the last place to the first: what is found at one place is one character more than what was found after it.
+    fn find(&self, text: &Text<'_>, ends: &mut [usize]) {
+        let length = self.text.len();
+        let decoded = !self.base64 && self.text.chars().count() >= SHORTEST_VALUE;
+        // How much of the needle was found at the places after this one, for each place of the needle.
+        let mut after: VecDeque<Vec<Found>> = VecDeque::with_capacity(WIDEST);
+        if !text.cut {
+            let mut nothing = vec![Found::default(); length + 1];
+            nothing[length].to_end = true;
+            after.push_front(nothing);
         }
-        let mut found = 1;
-        let mut whole = true;
-        for c in characters {
-            let mut next: Vec<_> = ends
-                .iter()
-                .flat_map(|end| self.ways(text, *end, c))
-                .collect();
-            if next.is_empty() {
-                whole = false;
-                break;
+        for at in (0..ends.len()).rev() {
+            let mut row = vec![Found::default(); length + 1];
+            row[length].to_end = true;
+            for reading in text.readings(at) {
+                let rest = after.get(reading.end - at - 1);
+                let mut add = |from: usize, to: usize| {
+                    let rest = rest.map_or(Found::CUT, |rest| rest[to]);
+                    row[from] = row[from].max(Found {
+                        to_end: rest.to_end,
+                        characters: rest.characters + 1,
+                        end: rest.end.max(reading.end),
+                    });
+                };
+                for (from, c) in self.text.char_indices() {
+                    if self.is_same(c, reading.c) {
+                        add(from, from + c.len_utf8());
+                    }
+                    // What the server compared may be what came of this when it decoded it.
+                    if decoded && c == '+' && reading.c == ' ' {
+                        add(from, from + 1);
+                    }
+                    if decoded && c == '%' {
+                        for to in [3, 6, 9, 12].map(|length| from + length) {
+                            let escape = self.text.get(from..to).and_then(|text| percent(text).0);
+                            if escape.is_some_and(|c| self.is_same(c, reading.c)) {
+                                add(from, to);
+                            }
+                        }
+                    }
+                }
             }
-            next.sort_unstable();
-            next.dedup();
-            ends = next;
-            found += 1;
+            let whole = row.first().filter(|found| found.to_end);
+            let enough = |found: &&Found| self.piece.is_some_and(|piece| found.characters >= piece);
+            let found = whole.into_iter().chain(row.iter().filter(enough));
+            ends[at] = found.map(|found| found.end).fold(ends[at], usize::max);
+            after.truncate(WIDEST - 1);
+            after.push_front(row);
         }
-        let enough = piece.map_or(whole, |piece| found >= piece);
-        ends.last().copied().filter(|_| enough)
     }
 
-    /// The ends of all the ways in which `c` may be written at this place.
-    fn ways(&self, text: &str, at: usize, c: char) -> Vec<usize> {
-        let rest = &text[at..];
-        let mut ways = Vec::new();
-        let mut add = |length: usize| ways.push(at + length);
-        let Some(first) = rest.chars().next() else {
-            return ways;
-        };
-        let other_alphabet = self.base64 && matches!((c, first), ('+', '-') | ('/', '_'));
+    /// Whether `seen` may be what became of `c`.
+    fn is_same(&self, c: char, seen: char) -> bool {
         // Latin-1 that was read as UTF-8 has lost the character.
-        let lost = first == char::REPLACEMENT_CHARACTER && !c.is_ascii();
-        if first.eq_ignore_ascii_case(&c) || other_alphabet || lost {
-            add(first.len_utf8());
-        }
-        match first {
-            '+' if c == ' ' => add(1),
-            '%' => percent(rest, c).for_each(add),
-            '&' => entity(rest, c).for_each(add),
-            '\\' => escaped(rest, c).for_each(add),
-            _ => {}
-        }
-        ways
+        let lost = seen == char::REPLACEMENT_CHARACTER;
+        seen.eq_ignore_ascii_case(&c)
+            || self.base64 && matches!((c, seen), ('+', '-') | ('/', '_'))
+            || !c.is_ascii() && (lost || c.to_lowercase().eq(seen.to_lowercase()))
     }
 }
 
-/// `%2F`, and `%252F` where that was encoded again.
-fn percent(text: &str, c: char) -> impl Iterator<Item = usize> {
-    ["%", "%25", "%2525"].into_iter().filter_map(move |sign| {
-        let mut buffer = [0; 4];
-        let mut rest = text;
-        for byte in c.encode_utf8(&mut buffer).bytes() {
-            let digits = rest.strip_prefix(sign)?;
-            if hex(digits, 2)? != u32::from(byte) {
-                return None;
-            }
-            rest = &digits[2..];
-        }
-        Some(text.len() - rest.len())
-    })
+/// How much of a needle was found at a place of the text. The greatest is the best.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    to_end: bool,
+    characters: usize,
+    /// Where it ends in the text.
+    end: usize,
 }
 
-/// `&amp;`, `&#38;`, `&#x26;`, and `&amp;amp;` where that was escaped again.
-fn entity(text: &str, c: char) -> impl Iterator<Item = usize> {
-    ["&", "&amp;", "&amp;amp;"]
-        .into_iter()
-        .filter_map(move |sign| {
-            let (name, rest) = text.strip_prefix(sign)?.split_once(';')?;
-            let is = match name.strip_prefix('#') {
-                Some(number) => match number.strip_prefix(['x', 'X']) {
-                    Some(number) => u32::from_str_radix(number, 16) == Ok(c.into()),
-                    None => number.parse() == Ok(u32::from(c)),
-                },
-                None => NAMES.contains(&(&*name.to_ascii_lowercase(), c)),
-            };
-            is.then_some(text.len() - rest.len())
-        })
+impl Found {
+    /// What goes on where the text was cut may be the secret, so it is taken for it.
+    const CUT: Self = Self {
+        to_end: true,
+        characters: PIECE,
+        end: 0,
+    };
 }
+
+/// A text and the ways in which it may be read.
+struct Text<'a> {
+    text: &'a str,
+    /// What the escapes that begin at each place stand for.
+    escapes: Vec<Vec<Reading>>,
+    /// Whether there is more of it than is looked at.
+    cut: bool,
+}
+
+/// A character that may be meant at a place of the text.
+#[derive(Clone, Copy)]
+struct Reading {
+    c: char,
+    end: usize,
+    /// How many layers have escaped it.
+    depth: u8,
+}
+
+impl<'a> Text<'a> {
+    fn new(text: &'a str, cut: bool) -> Self {
+        let mut read = Self {
+            text,
+            escapes: vec![Vec::new(); text.len()],
+            cut,
+        };
+        // From the end, so that escapes that are part of another have been read before it.
+        for (at, c) in text.char_indices().rev() {
+            if matches!(c, '%' | '&' | '\\' | '+') {
+                read.read_escapes(at);
+            }
+        }
+        read
+    }
+
+    fn readings(&self, at: usize) -> impl Iterator<Item = Reading> + '_ {
+        // None in the middle of a character.
+        let c = self.text.get(at..).and_then(|rest| rest.chars().next());
+        let itself = c.map(|c| Reading {
+            c,
+            end: at + c.len_utf8(),
+            depth: 0,
+        });
+        let escapes = self.escapes.get(at).into_iter().flatten();
+        itself.into_iter().chain(escapes.copied())
+    }
+
+    fn read_escapes(&mut self, at: usize) {
+        for depth in 0..DEEPEST {
+            let mut found = Vec::new();
+            for first in self.readings(at) {
+                self.go_on(&mut String::new(), first, depth, &mut found);
+            }
+            for (c, end) in found {
+                let known = self
+                    .readings(at)
+                    .any(|known| (known.c, known.end) == (c, end));
+                if !known && end - at <= WIDEST {
+                    let depth = depth + 1;
+                    self.escapes[at].push(Reading { c, end, depth });
+                }
+            }
+        }
+    }
+
+    /// Finds the escapes that begin with what was read so far and then `next`, and are made of nothing deeper than `depth`.
+    fn go_on(&self, so_far: &mut String, next: Reading, depth: u8, found: &mut Vec<(char, usize)>) {
+        if next.depth > depth {
+            return;
+        }
+        so_far.push(next.c);
+        let (escaped, goes_on) = escape(so_far);
+        found.extend(escaped.map(|c| (c, next.end)));
+        if goes_on {
+            for next in self.readings(next.end) {
+                self.go_on(so_far, next, depth, found);
+            }
+        }
+        so_far.pop();
+    }
+}
+
+/// The character for which this escape stands, and whether it may be the beginning of a longer one.
+fn escape(text: &str) -> (Option<char>, bool) {
+    match text.as_bytes().first() {
+        Some(b'+') => (Some(' '), false),
+        Some(b'%') => percent(text),
+        Some(b'&') => entity(&text[1..]),
+        Some(b'\\') => backslash(&text[1..]),
+        _ => (None, false),
+    }
+}
+
+/// `%2F`, `%C3%A9`, and `%E9` where that is Latin-1.
+fn percent(text: &str) -> (Option<char>, bool) {
+    let mut bytes = [0; 4];
+    let mut length = 0;
+    let mut escapes = text.split('%').skip(1).peekable();
+    while let Some(digits) = escapes.next() {
+        let Some(byte) = bytes.get_mut(length) else {
+            return (None, false);
+        };
+        match hex(digits, 2) {
+            Some(value) => *byte = value as u8,
+            None => return (None, escapes.peek().is_none() && begins_hex(digits, 2)),
+        }
+        length += 1;
+    }
+    let bytes = &bytes[..length];
+    let latin = (length == 1).then(|| char::from(bytes[0]));
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().count() == 1 => (text.chars().next(), false),
+        Ok(_) => (None, false),
+        Err(error) => (latin, error.error_len().is_none()),
+    }
+}
+
+/// `amp;`, `#38;`, `#x26;`.
+fn entity(text: &str) -> (Option<char>, bool) {
+    let Some(name) = text.strip_suffix(';') else {
+        let name = |c: char| c == '#' || c.is_ascii_alphanumeric();
+        return (None, text.len() < LONGEST_ENTITY && text.chars().all(name));
+    };
+    let number = name
+        .strip_prefix('#')
+        .map(|number| match number.strip_prefix(['x', 'X']) {
+            Some(number) => u32::from_str_radix(number, 16),
+            None => number.parse(),
+        });
+    let c = match number {
+        Some(number) => number.ok().and_then(char::from_u32),
+        None => {
+            let mut names = NAMES.iter();
+            names
+                .find(|(known, _)| name.eq_ignore_ascii_case(known))
+                .map(|(_, c)| *c)
+        }
+    };
+    (c, false)
+}
+
+const LONGEST_ENTITY: usize = 10;
 
 const NAMES: [(&str, char); 6] = [
     ("amp", '&'),
@@ -153,75 +280,97 @@ const NAMES: [(&str, char); 6] = [
     ("sol", '/'),
 ];
 
-/// `\"`, `\/`, `\\`, `\u0026`, with more backslashes where that was escaped again.
-fn escaped(text: &str, c: char) -> impl Iterator<Item = usize> {
-    let rest = text.trim_start_matches('\\');
-    let slashes = text.len() - rest.len();
-    let runs = [2, 4, 8]
-        .into_iter()
-        .filter(move |run| c == '\\' && *run <= slashes);
-    let itself = c.is_ascii_punctuation() && rest.starts_with(c);
-    let units = code_units(rest, c).map(|length| slashes + length);
-    runs.chain(itself.then_some(slashes + 1)).chain(units)
-}
-
-/// The length of `u0026`, or of a surrogate pair, if it stands for `c`.
-fn code_units(text: &str, c: char) -> Option<usize> {
-    let mut buffer = [0; 2];
-    let mut rest = text;
-    for (place, unit) in c.encode_utf16(&mut buffer).iter().enumerate() {
-        if place > 0 {
-            rest = rest.trim_start_matches('\\');
-        }
-        let digits = rest.strip_prefix(['u', 'U'])?;
-        if hex(digits, 4)? != u32::from(*unit) {
-            return None;
-        }
-        rest = &digits[4..];
+/// `"`, `/`, `\`, `x26`, `u0026`, and a second `\u` after the first half of a surrogate pair.
+fn backslash(text: &str) -> (Option<char>, bool) {
+    let mut characters = text.chars();
+    let Some(kind) = characters.next() else {
+        return (None, true);
+    };
+    if kind.is_ascii_punctuation() {
+        return (Some(kind).filter(|_| text.len() == 1), false);
     }
-    Some(text.len() - rest.len())
+    let (digits, width) = match kind {
+        'x' | 'X' => (&text[1..], 2),
+        'u' | 'U' => (&text[1..], 4),
+        _ => return (None, false),
+    };
+    let (first, second) = match digits.split_once('\\') {
+        Some((first, second)) => (first, Some(second)),
+        None => (digits, None),
+    };
+    let Some(first) = hex(first, width) else {
+        return (None, second.is_none() && begins_hex(first, width));
+    };
+    let Some(second) = second else {
+        let pair = width == 4 && (0xd800..0xdc00).contains(&first);
+        return (char::from_u32(first), pair);
+    };
+    let digits = second.strip_prefix(['u', 'U']).unwrap_or_default();
+    match hex(digits, 4) {
+        Some(second) => {
+            let units = [first as u16, second as u16];
+            (char::decode_utf16(units).next().and_then(Result::ok), false)
+        }
+        None => (None, digits.len() < 4),
+    }
 }
 
+/// The number that so many digits make.
 fn hex(text: &str, digits: usize) -> Option<u32> {
-    let digits = text.get(..digits)?;
-    let all = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    all.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
+    let all = text.len() == digits && begins_hex(text, digits);
+    all.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+}
+
+fn begins_hex(text: &str, digits: usize) -> bool {
+    text.len() <= digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The text with `***` in place of every secret. What is beyond `LONGEST` is left out: nothing that long is shown.
 pub(super) fn mask(text: &str, needles: &[Needle<'_>]) -> String {
-    let needles = || needles.iter().filter(|needle| !needle.text.is_empty());
+    let cut = boundary(text, LONGEST);
+    // An escape that begins before the cut is read to its end.
+    let read = Text::new(&text[..boundary(text, LONGEST + WIDEST)], cut < text.len());
+    let mut ends = vec![0; cut];
+    for needle in needles.iter().filter(|needle| !needle.text.is_empty()) {
+        needle.find(&read, &mut ends);
+    }
     let mut found: Vec<Range<usize>> = Vec::new();
-    for (at, _) in text.char_indices().take_while(|(at, _)| *at < LONGEST) {
-        let Some(end) = needles()
-            .filter_map(|needle| needle.find_at(text, at))
-            .max()
-        else {
-            continue;
-        };
+    for (at, end) in ends.into_iter().enumerate().filter(|(_, end)| *end > 0) {
         match found.last_mut() {
             Some(last) if at <= last.end => last.end = last.end.max(end),
             _ => found.push(at..end),
         }
     }
-    let mut characters = text.char_indices().map(|(at, _)| at);
-    let end = characters.find(|at| *at >= LONGEST).unwrap_or(text.len());
-    let mut masked = String::with_capacity(end);
+    let mut masked = String::with_capacity(cut);
     let mut at = 0;
     for range in found {
         masked.push_str(&text[at..range.start]);
         masked.push_str("***");
         at = range.end;
     }
-    masked.push_str(text.get(at..end).unwrap_or_default());
+    masked.push_str(text.get(at..cut).unwrap_or_default());
     masked
+}
+
+/// The end of the text, or the last place up to `longest` where it can be cut.
+fn boundary(text: &str, longest: usize) -> usize {
+    let mut places = (0..=longest.min(text.len())).rev();
+    places
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or_default()
 }
 
 /// Of a value that was cut off, pieces from this length on are told from words.
 const PIECE: usize = 12;
 
-/// Twice what is shown of the longest text, and some.
-const LONGEST: usize = 8 * 1024;
+/// The longest text that is shown (4,096), and some.
+const LONGEST: usize = 5 * 1024;
+
+/// The most bytes in which one character is recognised.
+const WIDEST: usize = 64;
+
+/// How often a character that is recognised was escaped.
+const DEEPEST: u8 = 3;
 
 #[cfg(test)]
 mod tests {
