@@ -4,10 +4,10 @@
 //! form-encoded or -decoded, HTML-escaped, JSON-escaped, up to three of these on top of each other. So each place of the text
 //! is read in all ways, and these are compared with the secret; no copy of the secret is made.
 //!
-//! The work is bounded whatever the server says: `LONGEST` places, a few ways at each, one comparison with each character of
-//! the secret for each way.
+//! The work is bounded whatever the server says: it looks at `LONGEST` bytes, reads each place in a few ways, and takes for each
+//! of these one step for each character of the secret that it may be.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
 use super::SHORTEST_VALUE;
@@ -52,53 +52,65 @@ impl<'a> Needle<'a> {
     ///
     /// From the last place to the first: what is found at one place is one character more than what was found after it.
     fn find(&self, text: &Text<'_>, ends: &mut [usize]) {
-        let length = self.text.len();
-        let decoded = !self.base64 && self.text.chars().count() >= SHORTEST_VALUE;
-        // How much of the needle was found at the places after this one, for each place of the needle.
-        let mut after: VecDeque<Vec<Found>> = VecDeque::with_capacity(WIDEST);
+        let mut parts = HashMap::new();
+        // What was found at the places after this one, by where it begins in the needle.
+        let mut after: VecDeque<BTreeMap<usize, Found>> = VecDeque::with_capacity(WIDEST);
         if !text.cut {
-            let mut nothing = vec![Found::default(); length + 1];
-            nothing[length].to_end = true;
-            after.push_front(nothing);
+            after.push_front(BTreeMap::new());
         }
-        for at in (0..ends.len()).rev() {
-            let mut row = vec![Found::default(); length + 1];
-            row[length].to_end = true;
+        for (at, longest) in ends.iter_mut().enumerate().rev() {
+            let mut here = BTreeMap::new();
             for reading in text.readings(at) {
                 let rest = after.get(reading.end - at - 1);
-                let mut add = |from: usize, to: usize| {
-                    let rest = rest.map_or(Found::CUT, |rest| rest[to]);
-                    row[from] = row[from].max(Found {
-                        to_end: rest.to_end,
+                let parts = parts.entry(reading.c);
+                for part in parts.or_insert_with(|| self.parts(reading.c)) {
+                    let rest = rest.map_or(Found::CUT, |rest| {
+                        rest.get(&part.end).copied().unwrap_or_default()
+                    });
+                    let found = Found {
+                        to_end: rest.to_end || part.end == self.text.len(),
                         characters: rest.characters + 1,
                         end: rest.end.max(reading.end),
-                    });
-                };
-                for (from, c) in self.text.char_indices() {
-                    if self.is_same(c, reading.c) {
-                        add(from, from + c.len_utf8());
+                    };
+                    let whole = part.start == 0 && found.to_end;
+                    if whole || self.piece.is_some_and(|piece| found.characters >= piece) {
+                        *longest = found.end.max(*longest);
                     }
-                    // What the server compared may be what came of this when it decoded it.
-                    if decoded && c == '+' && reading.c == ' ' {
-                        add(from, from + 1);
-                    }
-                    if decoded && c == '%' {
-                        for to in [3, 6, 9, 12].map(|length| from + length) {
-                            let escape = self.text.get(from..to).and_then(|text| percent(text).0);
-                            if escape.is_some_and(|c| self.is_same(c, reading.c)) {
-                                add(from, to);
-                            }
+                    let best: &mut Found = here.entry(part.start).or_default();
+                    *best = found.max(*best);
+                }
+            }
+            after.truncate(WIDEST - 1);
+            after.push_front(here);
+        }
+    }
+
+    /// The parts of the needle that may have become this character.
+    fn parts(&self, seen: char) -> Vec<Range<usize>> {
+        // What a server compared with the secret may be what it got when it decoded ours.
+        let decoded = !self.base64 && self.text.chars().count() >= SHORTEST_VALUE;
+        let mut parts = Vec::new();
+        for (start, c) in self.text.char_indices() {
+            let mut add = |length: usize, c: char| {
+                if self.is_same(c, seen) {
+                    parts.push(start..start + length);
+                }
+            };
+            add(c.len_utf8(), c);
+            match c {
+                '+' if decoded => add(1, ' '),
+                '%' if decoded => {
+                    for length in [3, 6, 9, 12] {
+                        let part = self.text.get(start..start + length);
+                        if let Some(c) = part.and_then(|part| percent(part).0) {
+                            add(length, c);
                         }
                     }
                 }
+                _ => {}
             }
-            let whole = row.first().filter(|found| found.to_end);
-            let enough = |found: &&Found| self.piece.is_some_and(|piece| found.characters >= piece);
-            let found = whole.into_iter().chain(row.iter().filter(enough));
-            ends[at] = found.map(|found| found.end).fold(ends[at], usize::max);
-            after.truncate(WIDEST - 1);
-            after.push_front(row);
         }
+        parts
     }
 
     /// Whether `seen` may be what became of `c`.
@@ -112,6 +124,8 @@ impl<'a> Needle<'a> {
 }
 
 /// How much of a needle was found at a place of the text. The greatest is the best.
+///
+/// Compared in this order: what reaches the needle's end is whole if it began at its beginning.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Found {
     to_end: bool,
@@ -186,8 +200,11 @@ impl<'a> Text<'a> {
                     .readings(at)
                     .any(|known| (known.c, known.end) == (c, end));
                 if !known && end - at <= WIDEST {
-                    let depth = depth + 1;
-                    self.escapes[at].push(Reading { c, end, depth });
+                    self.escapes[at].push(Reading {
+                        c,
+                        end,
+                        depth: depth + 1,
+                    });
                 }
             }
         }
@@ -216,28 +233,25 @@ fn escape(text: &str) -> (Option<char>, bool) {
         Some(b'+') => (Some(' '), false),
         Some(b'%') => percent(text),
         Some(b'&') => entity(&text[1..]),
-        Some(b'\\') => backslash(&text[1..]),
+        Some(b'\\') => backslash(text),
         _ => (None, false),
     }
 }
 
 /// `%2F`, `%C3%A9`, and `%E9` where that is Latin-1.
 fn percent(text: &str) -> (Option<char>, bool) {
-    let mut bytes = [0; 4];
-    let mut length = 0;
-    let mut escapes = text.split('%').skip(1).peekable();
-    while let Some(digits) = escapes.next() {
-        let Some(byte) = bytes.get_mut(length) else {
-            return (None, false);
-        };
-        match hex(digits, 2) {
-            Some(value) => *byte = value as u8,
-            None => return (None, escapes.peek().is_none() && begins_hex(digits, 2)),
-        }
-        length += 1;
+    if !begins(text, "%00%00%00%00") {
+        return (None, false);
     }
-    let bytes = &bytes[..length];
-    let latin = (length == 1).then(|| char::from(bytes[0]));
+    if text.len() % 3 != 0 {
+        return (None, true);
+    }
+    let mut bytes = [0; 4];
+    for (byte, digits) in bytes.iter_mut().zip(text.split('%').skip(1)) {
+        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+    }
+    let bytes = &bytes[..text.len() / 3];
+    let latin = (bytes.len() == 1).then(|| char::from(bytes[0]));
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().count() == 1 => (text.chars().next(), false),
         Ok(_) => (None, false),
@@ -280,49 +294,38 @@ const NAMES: [(&str, char); 6] = [
     ("sol", '/'),
 ];
 
-/// `"`, `/`, `\`, `x26`, `u0026`, and a second `\u` after the first half of a surrogate pair.
+/// `\"`, `\/`, `\\`, `\x26`, `\u0026`, `\ud83d\ude00`.
 fn backslash(text: &str) -> (Option<char>, bool) {
-    let mut characters = text.chars();
-    let Some(kind) = characters.next() else {
-        return (None, true);
-    };
-    if kind.is_ascii_punctuation() {
-        return (Some(kind).filter(|_| text.len() == 1), false);
+    let number = |digits| u32::from_str_radix(digits, 16).unwrap_or_default();
+    if begins(text, "\\x00") {
+        let whole = text.len() == 4;
+        let c = whole.then(|| char::from_u32(number(&text[2..]))).flatten();
+        return (c, !whole);
     }
-    let (digits, width) = match kind {
-        'x' | 'X' => (&text[1..], 2),
-        'u' | 'U' => (&text[1..], 4),
-        _ => return (None, false),
-    };
-    let (first, second) = match digits.split_once('\\') {
-        Some((first, second)) => (first, Some(second)),
-        None => (digits, None),
-    };
-    let Some(first) = hex(first, width) else {
-        return (None, second.is_none() && begins_hex(first, width));
-    };
-    let Some(second) = second else {
-        let pair = width == 4 && (0xd800..0xdc00).contains(&first);
-        return (char::from_u32(first), pair);
-    };
-    let digits = second.strip_prefix(['u', 'U']).unwrap_or_default();
-    match hex(digits, 4) {
-        Some(second) => {
-            let units = [first as u16, second as u16];
-            (char::decode_utf16(units).next().and_then(Result::ok), false)
+    if begins(text, "\\u0000\\u0000") {
+        if text.len() % 6 != 0 {
+            return (None, true);
         }
-        None => (None, digits.len() < 4),
+        let units = text
+            .split("\\")
+            .skip(1)
+            .map(|unit| number(&unit[1..]) as u16);
+        let c = char::decode_utf16(units).next().and_then(Result::ok);
+        // Without its second half, the first of a pair is none.
+        return (c, c.is_none());
     }
+    let itself = text[1..].chars().next().filter(char::is_ascii_punctuation);
+    (itself.filter(|_| text.len() == 2), false)
 }
 
-/// The number that so many digits make.
-fn hex(text: &str, digits: usize) -> Option<u32> {
-    let all = text.len() == digits && begins_hex(text, digits);
-    all.then(|| u32::from_str_radix(text, 16).ok()).flatten()
-}
-
-fn begins_hex(text: &str, digits: usize) -> bool {
-    text.len() <= digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// Whether this is a beginning of something of this form, in which `0` is any hexadecimal digit.
+fn begins(text: &str, form: &str) -> bool {
+    let mut both = text.bytes().zip(form.bytes());
+    text.len() <= form.len()
+        && both.all(|(byte, form)| match form {
+            b'0' => byte.is_ascii_hexdigit(),
+            _ => byte.eq_ignore_ascii_case(&form),
+        })
 }
 
 /// The text with `***` in place of every secret. What is beyond `LONGEST` is left out: nothing that long is shown.
@@ -374,6 +377,8 @@ const DEEPEST: u8 = 3;
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     const SECRET: &str = "a&b'c\"d<e/f+g h\\i%é";
@@ -461,8 +466,119 @@ mod tests {
 
     #[test]
     fn what_is_too_long_to_be_shown_is_cut_and_a_secret_there_is_not_cut_in_half() {
-        let text = "-".repeat(LONGEST - 3) + "abcdefgh" + &"-".repeat(99);
-        let masked = mask(&text, &[Needle::secret("abcdefgh")]);
-        assert!(masked.ends_with("-***"), "{}", &masked[LONGEST - 9..]);
+        for (before, secret, after) in [
+            (LONGEST - 3, "abcdefgh", "-"),
+            (LONGEST - 1, "a%62cdefgh", "-"),
+            // An escape has its middle there, and only the text after it would tell.
+            (LONGEST - 8, "abcdefg%68", "-"),
+            (LONGEST - 8, "abcdefg&#104;", "-"),
+            // As much of a longer one.
+            (LONGEST - 3, "abcd", ""),
+        ] {
+            let text = "-".repeat(before) + secret + &after.repeat(99);
+            for needle in [Needle::secret("abcdefgh"), Needle::value("abcdefgh")] {
+                let masked = mask(&text, &[needle]);
+                assert_eq!(masked.len(), before + 3, "{secret}");
+                assert!(masked.ends_with("-***"), "{}", &masked[before - 9..]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_was_escaped_in_several_ways_is_masked() {
+        for (secret, text) in [
+            ("ab&cd<ef", "ab%26amp%3Bcd%26lt%3Bef"),
+            ("ab\"cd\\ef", "ab%5C%22cd%5C%5Cef"),
+            ("ab&cd<ef", "ab\\u0026amp;cd\\u0026lt;ef"),
+            ("ab&cd<ef", "ab\\u0026amp\\u003bcd\\u0026#60\\u003bef"),
+            ("ab+cd/ef", "ab%26%2343%3Bcd%26%23x2F%3Bef"),
+            ("ab cd/ef", "ab%2Bcd%252fef"),
+            ("ab&cd'ef", "ab&amp;amp;amp;cd\\\\\\'ef"),
+            ("ab&cdéef", "ab\\x26cd%E9ef"),
+            ("abécdÉef", "ABÉCD&#233;EF"),
+            ("ab\u{1f600}cd", "ab\\ud83d\\ude00cd"),
+            ("ab\u{1f600}cd", "ab\\\\uD83D\\\\uDE00cd"),
+            ("ab\u{1f600}cd", "ab%25F0%259F%2598%2580cd"),
+        ] {
+            let text = format!("say {text} again");
+            assert_eq!(
+                mask(&text, &[Needle::secret(secret)]),
+                "say *** again",
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_server_reads_when_it_form_decodes_a_raw_secret_is_masked() {
+        let needle = |secret| [Needle::secret(secret), Needle::value(secret)];
+        for (secret, text) in [
+            ("Pa55+w0rd/Qx7+mN2+kL9+vB4", "Pa55 w0rd/Qx7 mN2 kL9 vB4"),
+            ("Zk%41%42c%2Fd%43ef%2B%44gh%45", "ZkABc/dCef+DghE"),
+            ("a+b%2Bc%C3%A9%E9", "a b+céé"),
+            ("a+b%2Bc%C3%A9%E9", "a+b+céé"),
+            ("a+b%2Bc%C3%A9%E9", "a b%2Bc%C3%A9%E9"),
+            ("a+b%2Bc%C3%A9%E9", "a b+cé\u{fffd}"),
+            ("a+b%26c%zz%4", "a b&amp;c%zz%4"),
+        ] {
+            for needle in needle(secret) {
+                assert_eq!(mask(&format!("[{text}]"), &[needle]), "[***]", "{text}");
+            }
+        }
+        // Of a short one, this would be a word.
+        assert_eq!(mask("a b", &needle("a+b")), "a b");
+    }
+
+    #[test]
+    fn the_work_is_bounded_whatever_the_text_and_the_secret() {
+        let long: String = ('!'..='~').cycle().take(800).collect();
+        let same = "a".repeat(64);
+        let slashes = "\\&%+".repeat(16);
+        for secret in [SECRET, &long, &same, &slashes] {
+            let half = secret
+                .chars()
+                .take(secret.chars().count() / 2)
+                .collect::<String>();
+            for unit in [
+                "&",
+                "\\",
+                "%",
+                "+",
+                ";",
+                "%26",
+                "%25",
+                "%5C",
+                "%C3",
+                "&amp;",
+                "amp;",
+                "&#",
+                "&#x5c;",
+                "&aaaaaaaaa",
+                "\\u0026",
+                "\\u005c",
+                "\\ud83d",
+                "\\ud83d\\x",
+                "u",
+                "\\%5C",
+                "\\\\&bsol;%",
+                "x ",
+                "é",
+                &half,
+            ] {
+                let text = unit.repeat((1 << 20) / unit.len());
+                let started = Instant::now();
+                let masked = mask(&text, &[Needle::secret(secret), Needle::value(secret)]);
+                let took = started.elapsed();
+                assert!(
+                    took < Duration::from_secs(5),
+                    "{took:?} for {unit} and {secret}"
+                );
+                assert!(masked.len() <= LONGEST + "***".len());
+                let cut = boundary(&text, LONGEST);
+                let read = Text::new(&text[..cut], true);
+                let most = (0..cut).map(|at| read.readings(at).count()).max();
+                assert!(most <= Some(16), "{most:?} for {unit}");
+            }
+        }
     }
 }
