@@ -400,6 +400,62 @@ async fn a_secret_is_masked_in_the_forms_in_which_servers_repeat_it() {
 
 // R24
 #[tokio::test(start_paused = true)]
+async fn a_secret_is_masked_as_the_server_read_it_when_it_decoded_a_raw_one() {
+    for (secret, form) in [
+        ("Pa55+w0rd/Qx7+mN2+kL9+vB4", "Pa55 w0rd/Qx7 mN2 kL9 vB4"),
+        ("Zk%41%42c%2Fd%43ef%2B%44gh%45", "ZkABc/dCef+DghE"),
+        ("can+%61ry+s3%63ret", "can ary s3cret"),
+        ("can+%61ry+s3%63ret", "can %61ry s3%63ret"),
+        ("can+%61ry+s3%63ret", "can+ary+s3cret"),
+    ] {
+        let shown = shown_of(&format!("[{form}] is wrong"), secret, "").await;
+        assert!(shown.contains("[***] is wrong"), "{form}: {shown}");
+        // The value of a parameter, too.
+        let shown = shown_of(&format!("[{form}] is wrong"), SECRET, secret).await;
+        assert!(shown.contains("[***] is wrong"), "{form}: {shown}");
+    }
+}
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_escaped_in_two_ways_is_masked() {
+    let secret = "ab&cd\"ef\\gh<ij";
+    for form in [
+        "ab%26amp%3Bcd%26quot%3Bef%5Cgh%26lt%3Bij",
+        "ab&cd%5C%22ef%5C%5Cgh<ij",
+        "ab\\u0026amp\\u003bcd\\u0026quot;ef\\\\gh\\u0026lt;ij",
+        "ab%26%2338%3Bcd%26%2334%3Bef%26%2392%3Bgh%26%2360%3Bij",
+    ] {
+        let shown = shown_of(&format!("wrong: {form} end"), secret, "").await;
+        assert!(shown.contains("wrong: *** end"), "{form}: {shown}");
+    }
+}
+
+// R6, R24
+#[tokio::test(start_paused = true)]
+async fn a_refusal_with_a_long_text_of_escapes_is_told_at_once() {
+    for escape in ["&", "\\", "%", "&amp;", "\\u0026"] {
+        let body = format!(
+            r#"{{"error":"invalid_client","error_description":{}}}"#,
+            json_string(&escape.repeat(20_000))
+        );
+        let endpoint = Endpoint::new().always(raw(400, &[], &body));
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "S3cr3t-value-0123456789")
+            .token_client(endpoint.clone())
+            .build()
+            .unwrap();
+        // The clock of the machine: the one of the runtime stands still.
+        let started = std::time::Instant::now();
+        let error = layer.tokens().token().await.unwrap_err();
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?} for {escape}");
+        assert_eq!(error.oauth_code(), Some("invalid_client"), "{error}");
+        assert_eq!(endpoint.requests(), 1);
+    }
+}
+
+// R24
+#[tokio::test(start_paused = true)]
 async fn a_secret_in_an_error_of_the_token_client_is_masked_and_a_clean_error_stays_what_it_is() {
     let run = |error: fn() -> BoxError| async move {
         let fails = tower::service_fn(move |_| async move {
