@@ -538,7 +538,7 @@ fn what_a_person_types_and_what_node_fetches_passes() {
     }
 }
 
-// FS5
+// FS5, S4
 #[test]
 fn dot_segments_are_refused_however_they_are_written() {
     let path = "/bank/v1";
@@ -594,6 +594,7 @@ fn dot_segments_are_refused_however_they_are_written() {
     }
 }
 
+// S4
 #[test]
 fn what_servers_read_differently_is_refused_in_a_path_and_passes_in_a_query() {
     let sidecar = Sidecar::start();
@@ -637,6 +638,7 @@ fn what_servers_read_differently_is_refused_in_a_path_and_passes_in_a_query() {
     }
 }
 
+// S1
 #[test]
 fn a_long_path_that_is_encoded_thousands_of_times_is_judged_at_once() {
     let sidecar = Sidecar::start();
@@ -755,6 +757,7 @@ fn two_lengths_are_refused_in_any_order_and_on_a_connection_in_use() {
     }
 }
 
+// S5
 #[test]
 fn a_body_that_its_sender_breaks_is_no_fault_of_the_api() {
     let sidecar = Sidecar::start();
@@ -852,6 +855,7 @@ fn what_is_not_http_is_refused() {
     }
 }
 
+// S2
 #[test]
 fn a_head_is_read_up_to_64_kib() {
     let sidecar = Sidecar::start();
@@ -871,6 +875,7 @@ fn a_head_is_read_up_to_64_kib() {
     assert_eq!(Reply::read(&mut tcp).status, 431);
 }
 
+// S2
 #[test]
 fn http_2_is_hung_up_on() {
     let sidecar = Sidecar::start();

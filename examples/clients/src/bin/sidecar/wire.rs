@@ -64,8 +64,8 @@ pub(crate) async fn serve(
 pub(crate) struct Wire(Arc<Mutex<Heads>>);
 
 impl Wire {
-    /// Whether a head on this connection had two lengths, or may have had. It stays so: the connection is closed
-    /// after the answer.
+    /// Whether a head on this connection had two lengths, or may have had. It stays so: the
+    /// connection is closed after the answer.
     pub(crate) fn two_lengths(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).two
     }
