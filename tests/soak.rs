@@ -709,6 +709,8 @@ enum Answer {
     Passing,
     Busy,
     Rejected,
+    /// Not as a token endpoint answers: it speaks for the client.
+    Page,
     Garbage,
 }
 
@@ -716,6 +718,8 @@ enum Answer {
 #[derive(Clone, Copy, Default)]
 struct Backoff {
     streak: u32,
+    /// Failures that back off by other steps start over.
+    first: u64,
     until: u64,
 }
 
@@ -817,7 +821,7 @@ impl Book {
             Phase::Reset if first => return (Answer::Passing, Reply::Reset),
             Phase::Garbage if first => {
                 let page = ("200 OK", HTML, "<html>please sign in</html>");
-                return (Answer::Garbage, one(page));
+                return (Answer::Page, one(page));
             }
             Phase::Garbage => {
                 let other = ("200 OK", JSON, r#"{"status":"ok"}"#);
@@ -1029,11 +1033,14 @@ impl Book {
         let (of_endpoint, [first, longest, _], asked) = match answer {
             Answer::Passing => (true, TRANSIENT, 0),
             Answer::Busy => (true, TRANSIENT, 1_000),
-            Answer::Rejected => (true, REJECTED, 0),
+            Answer::Rejected | Answer::Page => (true, REJECTED, 0),
             Answer::Garbage => (false, REJECTED, 0),
             Answer::Token => return self.violation(format!("a token came, and yet: {error}")),
         };
         let backoff = &mut self.backoffs[usize::from(of_endpoint)];
+        if backoff.first != first {
+            (backoff.streak, backoff.first) = (0, first);
+        }
         // Without the random part, and with the shorter of the two bounds.
         let step = (first << backoff.streak.min(16)).min(longest / 2);
         backoff.streak += 1;

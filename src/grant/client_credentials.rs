@@ -15,7 +15,7 @@ use super::endpoint::{Endpoint, ErasedClient, TokenClient};
 use super::response::Reader;
 use super::source::{TokenFuture, TokenSource};
 use super::{TokenRequest, attempt, request};
-use crate::client_auth::{ClientAuth, Credentials};
+use crate::client_auth::ClientAuth;
 use crate::error::{BoxError, BuildError, Error};
 use crate::token::TokenResponse;
 
@@ -52,7 +52,8 @@ impl ClientCredentials {
             .await
             .map_err(Error::before_sending)?;
         let credentials = credentials.asking(token_request);
-        self.remember(&credentials);
+        let now = self.hasher.hash_one(credentials.expose_secret());
+        self.last_secret().is_used(now);
         attempt::sends_the_request();
         let request = request::build(
             self.endpoint.uri(),
@@ -71,17 +72,14 @@ impl ClientCredentials {
             };
             reader.read(answer)
         });
-        token.map_err(|error| {
+        let mut token = token.map_err(|error| {
             let asked = self
                 .endpoint
                 .asked(token_request, credentials.advice(), page);
             error.with_asked(asked).with_masked_source(mask)
-        })
-    }
-
-    fn remember(&self, credentials: &Credentials<'_>) {
-        let now = self.hasher.hash_one(credentials.expose_secret());
-        self.last_secret().is_used(now);
+        })?;
+        token.by_new_credentials = self.last_secret().tell_change();
+        Ok(token)
     }
 
     fn last_secret(&self) -> MutexGuard<'_, LastSecret> {
@@ -97,7 +95,7 @@ impl ClientCredentials {
 struct LastSecret {
     fingerprint: Option<u64>,
     /// A token request has used another one than those before it, and the cache has not been told:
-    /// that request was for one kind of token, and the others back off for the old secret.
+    /// that request was for one kind of token, and others may back off for the old secret.
     untold: bool,
 }
 
@@ -107,10 +105,16 @@ impl LastSecret {
         self.untold |= last.is_some_and(|last| last != now);
     }
 
-    /// Whether the cache has yet to be told of a change.
-    fn tell_change(&mut self, now: u64) -> bool {
-        let last = self.fingerprint.replace(now);
-        std::mem::take(&mut self.untold) || last != Some(now)
+    /// Whether it is another one than the last token request used.
+    fn has_changed(&mut self, now: u64) -> bool {
+        let changed = self.fingerprint.replace(now) != Some(now);
+        self.untold &= !changed;
+        changed
+    }
+
+    /// A token request succeeded: whether it was with another secret than some before it.
+    fn tell_change(&mut self) -> bool {
+        std::mem::take(&mut self.untold)
     }
 }
 
@@ -136,7 +140,7 @@ impl TokenSource for ClientCredentials {
                 return false;
             };
             let now = self.hasher.hash_one(now.expose_secret());
-            self.last_secret().tell_change(now)
+            self.last_secret().has_changed(now)
         })
     }
 }

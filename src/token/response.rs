@@ -27,6 +27,8 @@ pub struct TokenResponse {
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) scope: Option<String>,
     pub(crate) lenient: bool,
+    /// The credentials have changed since others were refused for them.
+    pub(crate) by_new_credentials: bool,
 }
 
 impl TokenResponse {
@@ -47,6 +49,7 @@ impl TokenResponse {
             refresh_in: None,
             scope: None,
             lenient: false,
+            by_new_credentials: false,
         })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The token endpoint and the API are sockets of this test that keep what arrives, byte for byte.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -594,7 +594,7 @@ fn what_a_person_types_and_what_node_fetches_passes() {
     }
 }
 
-// FS5
+// FS5, S4
 #[test]
 fn dot_segments_are_refused_however_they_are_written() {
     let path = "/bank/v1";
@@ -634,6 +634,11 @@ fn dot_segments_are_refused_however_they_are_written() {
         "/%2e%2e%3b/admin",
         "/..%00/admin",
         "/..%20/admin",
+        "/..%3fx",
+        "/..%3F/admin",
+        "/..%23x",
+        "/%2e%2e%253fx",
+        "/%%32%65./admin",
         "/-/../-/readyz",
     ] {
         sidecar.refuses(format!("GET {target} HTTP/1.1\r\n{host}\r\n"), 400);
@@ -643,6 +648,68 @@ fn dot_segments_are_refused_however_they_are_written() {
             400,
         );
     }
+}
+
+// S4
+#[test]
+fn what_servers_read_differently_is_refused_in_a_path_and_passes_in_a_query() {
+    let sidecar = Sidecar::start();
+    let host = sidecar.host();
+    for odd in [
+        "%00",
+        "%09",
+        "%0a",
+        "%0D%0A",
+        "%7f",
+        "%250a",
+        "%c0%ae",
+        "%C1%9C",
+        "%c0%af",
+        "%e0%80%ae",
+        "%f0%80%80%ae",
+        "%f8%80%80%80%ae",
+        "%fc%80%80%80%80%ae",
+        "%25c0%25ae",
+        "%u002e",
+        "%U002E",
+        "%25u2215",
+        "%%75002e",
+    ] {
+        for path in [format!("/a/.{odd}./b"), format!("/a{odd}b")] {
+            sidecar.refuses(format!("GET {path} HTTP/1.1\r\n{host}\r\n"), 400);
+        }
+        sidecar.passes(format!("GET /a?{odd} HTTP/1.1\r\n{host}\r\n"));
+    }
+    for path in [
+        "/%E9t%E9",
+        "/%C0",
+        "/%C3%80",
+        "/%E0%A4%85",
+        "/%F0%9F%98%80",
+        "/100%users",
+        "/a%3Fb",
+    ] {
+        let arrived = sidecar.passes(format!("GET {path} HTTP/1.1\r\n{host}\r\n"));
+        assert_eq!(arrived.line, format!("GET {path} HTTP/1.1"));
+    }
+}
+
+// S1
+#[test]
+fn a_long_path_that_is_encoded_thousands_of_times_is_judged_at_once() {
+    let sidecar = Sidecar::start();
+    let host = sidecar.host();
+    let levels = "25".repeat(30_000);
+    let start = Instant::now();
+    for end in ["41", "2e."] {
+        let bytes = format!("GET /%{levels}{end} HTTP/1.1\r\n{host}\r\n");
+        match end {
+            "41" => _ = sidecar.passes(bytes),
+            _ => sidecar.refuses(bytes, 400),
+        }
+    }
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 // FS3, FS5
@@ -746,6 +813,30 @@ fn two_lengths_are_refused_in_any_order_and_on_a_connection_in_use() {
     }
 }
 
+// S5
+#[test]
+fn a_body_that_its_sender_breaks_is_no_fault_of_the_api() {
+    let sidecar = Sidecar::start();
+    let host = sidecar.host();
+    for body in [
+        "Transfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nz\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nab",
+        "Content-Length: 10\r\n\r\nabc",
+    ] {
+        let mut tcp = TcpStream::connect(sidecar.address).unwrap();
+        tcp.write_all(format!("POST /a HTTP/1.1\r\n{host}{body}").as_bytes())
+            .unwrap();
+        tcp.shutdown(Shutdown::Write).unwrap();
+        let reply = Reply::read(&mut tcp);
+        assert_eq!(reply.status, 400, "{body:?} {reply:?}");
+        let said = "the request's body cannot be read to its end";
+        assert!(reply.body().starts_with(said), "{body:?} {reply:?}");
+    }
+    assert_eq!(sidecar.ask("GET /a", "").status, 200);
+}
+
 #[test]
 fn a_body_passes_with_its_length_or_in_chunks() {
     let sidecar = Sidecar::start();
@@ -818,6 +909,72 @@ fn what_is_not_http_is_refused() {
     ] {
         sidecar.refuses(format!("{line}\r\n{host}\r\n"), 400);
     }
+}
+
+// S2
+#[test]
+fn a_head_is_read_up_to_64_kib() {
+    let sidecar = Sidecar::start();
+    let host = sidecar.host();
+    let head = |length: usize| {
+        let head = format!("GET /a HTTP/1.1\r\n{host}X-Long: ");
+        let rest = length - head.len() - 4;
+        format!("{head}{}\r\n\r\n", "x".repeat(rest))
+    };
+    sidecar.passes(head(LONGEST_HEAD));
+    sidecar.refuses(head(LONGEST_HEAD + 1), 431);
+    // One that does not end.
+    let mut tcp = TcpStream::connect(sidecar.address).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    tcp.write_all(&head(LONGEST_HEAD + 4).as_bytes()[..LONGEST_HEAD])
+        .unwrap();
+    assert_eq!(Reply::read(&mut tcp).status, 431);
+}
+
+// S2
+#[test]
+fn http_2_is_hung_up_on() {
+    let sidecar = Sidecar::start();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut tcp = TcpStream::connect(sidecar.address).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    // The connection may be closed by now.
+    _ = tcp.write_all(&settings);
+    let mut answer = Vec::new();
+    match tcp.read_to_end(&mut answer) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    assert!(answer.is_empty(), "{answer:?}");
+    assert_eq!(sidecar.ask("GET /a", "").status, 200);
+}
+
+// Nobody reads what the sidecar prints by then, which must not matter.
+#[test]
+fn the_request_under_way_is_answered_before_the_end_and_no_other() {
+    let mut sidecar = Sidecar::start();
+    let host = sidecar.host();
+    let mut idle = TcpStream::connect(sidecar.address).unwrap();
+    idle.write_all(format!("GET /-/healthz HTTP/1.1\r\n{host}\r\n").as_bytes())
+        .unwrap();
+    assert_eq!(Reply::read(&mut idle).status, 200);
+    let mut tcp = TcpStream::connect(sidecar.address).unwrap();
+    let post = "POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3";
+    tcp.write_all(format!("{post}\r\n{host}\r\n").as_bytes())
+        .unwrap();
+    let mut go_on = [0; 25];
+    tcp.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+
+    let id = sidecar.process.id().to_string();
+    assert!(Command::new("kill").arg(id).status().unwrap().success());
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    assert!(sidecar.process.try_wait().unwrap().is_none());
+    tcp.write_all(b"abc").unwrap();
+    assert_eq!(Reply::read(&mut tcp).status, 200);
+    assert!(sidecar.process.wait().unwrap().success());
+    assert!(TcpStream::connect(sidecar.address).is_err());
 }
 
 // FS5
@@ -995,3 +1152,4 @@ fn a_wrong_variable_is_said_at_the_start() {
 
 const TOKEN: &str = "token-0123456789abcdef";
 const SECRET: &str = "consumer-secret-0123456789";
+const LONGEST_HEAD: usize = 64 * 1024;

@@ -30,6 +30,9 @@ impl Cache {
         );
         let (token, evicted) = {
             let mut state = lock(&self.state);
+            if response.by_new_credentials {
+                state.end_every_backoff();
+            }
             let token = state.succeeded(&flight.request, flight.id, now, |generation| {
                 Token::new(
                     &response.value,

@@ -8,7 +8,8 @@
 use std::env;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::Extension;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -20,7 +21,7 @@ type Refusal = (StatusCode, &'static str);
 
 pub(crate) async fn guard(
     State(token): State<Option<Required>>,
-    ConnectInfo(wire): ConnectInfo<Wire>,
+    Extension(wire): Extension<Wire>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -131,46 +132,69 @@ fn target(uri: &Uri) -> Option<Refusal> {
     if !path.starts_with('/') && !absolute {
         return Some((StatusCode::BAD_REQUEST, "the request's target is no path"));
     }
-    has_dots(uri.path()).then_some((
-        StatusCode::BAD_REQUEST,
-        "a path with dot segments could leave the one that API_URL names",
-    ))
+    let reason = if has_dots(uri.path()) {
+        "a path with dot segments could leave the one that API_URL names"
+    } else if is_odd(&decode(uri.path())) {
+        "a path with control characters, overlong UTF-8 or %u escapes is not passed on"
+    } else {
+        return None;
+    };
+    Some((StatusCode::BAD_REQUEST, reason))
 }
 
 /// Whether any segment is `.` or `..`, in whatever way a server further on may come to read it so:
-/// percent-encoded, more than once even, with backslashes for slashes, or with parameters (`..;x`).
+/// percent-encoded, more than once even, with backslashes for slashes, or before what may be cut
+/// off (`..;x`, `..?x`).
 pub(crate) fn has_dots(path: &str) -> bool {
-    let mut path = path.as_bytes().to_vec();
-    loop {
-        let decoded = decode(&path);
-        if decoded == path {
-            break;
-        }
-        path = decoded;
-    }
+    let path = decode(path);
     let mut segments = path.split(|byte| matches!(byte, b'/' | b'\\'));
     segments.any(|segment| {
-        let end = segment.iter().position(|byte| matches!(byte, b';' | 0));
-        let name = segment[..end.unwrap_or(segment.len())].trim_ascii();
+        let mut parts = segment.split(|byte| matches!(byte, b';' | b'?' | b'#'));
+        let name = parts.next().unwrap_or_default().trim_ascii();
         matches!(name, b"." | b"..")
     })
 }
 
-fn decode(path: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let [first, after @ ..] = rest {
-        let pair = after
-            .get(..2)
-            .and_then(|pair| std::str::from_utf8(pair).ok());
-        let pair = pair.filter(|pair| pair.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        let byte = pair.and_then(|pair| u8::from_str_radix(pair, 16).ok());
-        let (byte, after) = match (first, byte) {
-            (b'%', Some(byte)) => (byte, &after[2..]),
-            _ => (*first, after),
+/// What one server drops or decodes and the next does not, so that dots could hide in it.
+fn is_odd(path: &[u8]) -> bool {
+    let overlong = |pair: &[u8]| {
+        matches!(
+            pair,
+            [0xc0 | 0xc1, 0x80..=0xbf]
+                | [0xe0, 0x80..=0x9f]
+                | [0xf0, 0x80..=0x8f]
+                | [0xf8, 0x80..=0x87]
+                | [0xfc, 0x80..=0x83]
+        )
+    };
+    let escape = |six: &[u8]| {
+        let [b'%', b'u' | b'U', digits @ ..] = six else {
+            return false;
         };
+        digits.iter().all(u8::is_ascii_hexdigit)
+    };
+    path.iter().any(u8::is_ascii_control)
+        || path.windows(2).any(overlong)
+        || path.windows(6).any(escape)
+}
+
+/// Until no escape is left, however often the path was encoded.
+///
+/// In one pass: to decode all of it again and again takes as many passes as `%252525…` has levels,
+/// and thirty seconds for 32 KB.
+fn decode(path: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    for byte in path.bytes() {
         decoded.push(byte);
-        rest = after;
+        // A byte that was decoded may be the end of an escape itself.
+        while let [.., b'%', high, low] = decoded[..] {
+            let digit = |byte| char::from(byte).to_digit(16);
+            let (Some(high), Some(low)) = (digit(high), digit(low)) else {
+                break;
+            };
+            decoded.truncate(decoded.len() - 3);
+            decoded.push((high * 16 + low) as u8);
+        }
     }
     decoded
 }

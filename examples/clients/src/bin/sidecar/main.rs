@@ -36,13 +36,17 @@
 //! | `Sec-Fetch-Site` other than `none`; any `Sec-Fetch-…` header twice | 403 |
 //! | `SIDECAR_HEADER` is set and the header is missing, wrong, or there twice | 403 |
 //! | a target that does not begin with `/` (`*`, `host:port`) | 400 |
-//! | a `.` or `..` segment, also percent-encoded, with `\` for `/`, or with parameters (`..;x`) | 400 |
+//! | a `.` or `..` segment, also percent-encoded, with `\` for `/`, or with `;`, `?` or `#` after it (`..;x`, `..%3fx`) | 400 |
+//! | a path with a control character, overlong UTF-8 or a `%u` escape (`%09`, `%c0%ae`, `%u002e`) | 400 |
 //! | `CONNECT`, `TRACE`, `TRACK` | 501 |
 //! | `Upgrade` other than `h2c`, which is not passed on | 501 |
 //! | `Transfer-Encoding` other than `chunked` alone | 501; 400 where `chunked` is not the last, so that the body has no end |
 //! | both `Content-Length` and `Transfer-Encoding` | 400 |
 //! | `Expect` other than `100-continue` | 417 |
-//! | not HTTP as RFC 9112 has it (a folded header, a blank in a name, two lengths) | 400, by hyper |
+//! | a body that ends early or whose chunks are broken | 400; the API may have seen its beginning |
+//! | not HTTP as RFC 9112 has it (a folded header, a blank in a name, two different lengths) | 400, by hyper |
+//! | a head of more than 64 KiB or 100 headers | 431, by hyper |
+//! | HTTP/2 | the connection is closed |
 //!
 //! A browser of before 2023 sends no `Sec-Fetch-Site`, and no `Origin` with a form or a picture;
 //! neither does another user of the machine. Where such are possible, set `SIDECAR_HEADER`: a page
@@ -55,6 +59,7 @@ mod wire;
 
 use std::error::Error;
 use std::fmt;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -68,6 +73,7 @@ use axum::{Router, routing::get};
 use http::header::{self, HeaderMap};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{StatusCode, Uri, Version};
+use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -79,7 +85,7 @@ use tower_oauth::{BoxError, EmptyBody, OAuth, OAuthLayer, TokenCache};
 
 use crate::gateway::{Config, Gateway};
 use crate::guard::{Required, guard, has_dots};
-use crate::wire::{Watched, Wire};
+use crate::wire::serve;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -134,17 +140,17 @@ async fn run() -> Result<(), BoxError> {
         .route("/-/readyz", get(ready))
         .fallback(forward)
         .layer(from_fn_with_state(required, guard))
-        .with_state(sidecar)
-        .into_make_service_with_connect_info::<Wire>();
+        .with_state(sidecar);
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let (stopping, stopped) = oneshot::channel();
-    let serve = axum::serve(Watched(listener), routes).with_graceful_shutdown(async move {
+    let stop = async move {
         tokio::select! { _ = terminate.recv() => {}, _ = ctrl_c() => {} }
-        println!("stopping");
+        // Not `println!`, which panics when nobody reads any more, and would cut the requests off.
+        _ = writeln!(io::stdout(), "stopping");
         _ = stopping.send(());
-    });
+    };
     tokio::select! {
-        end = serve.into_future() => end?,
+        () = serve(listener, routes, stop) => {}
         () = async { _ = stopped.await; sleep(GRACE).await } => println!("cut off after {GRACE:?}"),
     }
     Ok(())
@@ -283,12 +289,39 @@ async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Respon
     request.headers_mut().remove(header::HOST);
     // `100 Continue` is said by this server when the body is first read.
     request.headers_mut().remove(header::EXPECT);
+    let request = request.map(|body| Body::new(body.map_err(|error| Torn(error.into_inner()))));
     match sidecar.client.oneshot(request).await {
         Ok(mut response) => {
             remove_hop_by_hop(response.headers_mut());
             response.map(Body::new)
         }
-        Err(error) => explain(&*error, &sidecar.api),
+        Err(error) => match Torn::find(&*error) {
+            Some(torn) => (StatusCode::BAD_REQUEST, format!("{}\n", chain(torn))).into_response(),
+            None => explain(&*error, &sidecar.api),
+        },
+    }
+}
+
+/// An error of the body that the caller sends, to tell it from one of the API.
+#[derive(Debug)]
+struct Torn(BoxError);
+
+impl Torn {
+    fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut errors = std::iter::successors(Some(error), |&error| error.source());
+        errors.find_map(|error| error.downcast_ref())
+    }
+}
+
+impl fmt::Display for Torn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the request's body cannot be read to its end")
+    }
+}
+
+impl Error for Torn {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
     }
 }
 

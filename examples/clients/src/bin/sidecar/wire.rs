@@ -6,32 +6,57 @@
 //! are looked at as they come in.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::Router;
+use axum::serve::Listener;
+use http::Request;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
+use tower::ServiceExt;
 
-/// A listener whose connections are watched.
-pub(crate) struct Watched(pub(crate) TcpListener);
-
-impl Listener for Watched {
-    type Io = Stream<<TcpListener as Listener>::Io>;
-    type Addr = <TcpListener as Listener>::Addr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (io, peer) = Listener::accept(&mut self.0).await;
+/// Serves HTTP/1.1 until `stop` is ready, and then ends what is under way. Each request has the
+/// [`Wire`] of its connection as an extension.
+///
+/// Not with `axum::serve`, which speaks HTTP/2 as soon as any crate of the build turns that on.
+pub(crate) async fn serve(
+    mut listener: TcpListener,
+    routes: Router,
+    stop: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.max_header_size(LONGEST_HEAD);
+    let open = GracefulShutdown::new();
+    let mut stop = pin!(stop);
+    loop {
+        let (io, _) = tokio::select! {
+            // Unlike the listener's own `accept`, this waits and goes on after an error.
+            accepted = Listener::accept(&mut listener) => accepted,
+            () = &mut stop => break,
+        };
         _ = io.set_nodelay(true);
         let wire = Wire::default();
-        (Stream { io, wire }, peer)
+        let stream = Stream {
+            io,
+            wire: wire.clone(),
+        };
+        let routes = routes
+            .clone()
+            .map_request(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(wire.clone());
+                request
+            });
+        let routes = TowerToHyperService::new(routes);
+        tokio::spawn(open.watch(http.serve_connection(TokioIo::new(stream), routes)));
     }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
+    drop(listener);
+    open.shutdown().await;
 }
 
 /// What was seen on a connection, for the requests that come on it.
@@ -39,16 +64,10 @@ impl Listener for Watched {
 pub(crate) struct Wire(Arc<Mutex<Heads>>);
 
 impl Wire {
-    /// Whether a head on this connection had two lengths. It stays so: the connection is closed
-    /// after the answer.
+    /// Whether a head on this connection had two lengths, or may have had. It stays so: the
+    /// connection is closed after the answer.
     pub(crate) fn two_lengths(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).two
-    }
-}
-
-impl Connected<IncomingStream<'_, Watched>> for Wire {
-    fn connect_info(stream: IncomingStream<'_, Watched>) -> Self {
-        stream.io().wire.clone()
     }
 }
 
@@ -64,6 +83,7 @@ struct Heads {
     body: u64,
     /// No longer followed: a body in chunks has begun. The guard closes the connection after it.
     blind: bool,
+    /// Whether a head had two lengths, or may have had.
     two: bool,
 }
 
@@ -77,8 +97,13 @@ impl Heads {
                 continue;
             }
             let end = bytes.iter().position(|&byte| byte == b'\n');
-            self.line
-                .extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            if self.line.len() + part.len() > LONGEST_HEAD {
+                // hyper refuses such a head. If it ever did not, nobody would know its lengths.
+                (self.line, self.blind, self.two) = (Vec::new(), true, true);
+                return;
+            }
+            self.line.extend_from_slice(part);
             let Some(end) = end else {
                 return;
             };
@@ -159,3 +184,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+/// In bytes. The longest target that hyper takes is as long.
+const LONGEST_HEAD: usize = 64 * 1024;
