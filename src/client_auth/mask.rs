@@ -1,11 +1,13 @@
 //! Takes our own secrets out of what a server says.
 //!
-//! A server may repeat a secret as it was sent, or as its own layers have rewritten it: in another case, percent-encoded,
-//! form-encoded or -decoded, HTML-escaped, JSON-escaped, up to three of these on top of each other. So each place of the text
-//! is read in all ways, and these are compared with the secret; no copy of the secret is made.
+//! A server may repeat a secret as it was sent, or as its own layers have rewritten it: in another
+//! case, percent-encoded, form-encoded or -decoded, HTML-escaped, JSON-escaped, up to three of these
+//! on top of each other. So each place of the text is read in all ways, and these are compared with
+//! the secret; no copy of the secret is made.
 //!
-//! The work is bounded whatever the server says: it looks at `LONGEST` bytes, reads each place in a few ways, and takes for each
-//! of these one step for each character of the secret that it may be.
+//! The work is bounded whatever the server says: `LONGEST` bytes are looked at, each place is read
+//! in a few ways (at most eight backslashes in a row stand for one), and each of these takes one
+//! step for each character of the secret that it may be.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -50,7 +52,8 @@ impl<'a> Needle<'a> {
 
     /// Notes for each place of the text how far this secret, or a piece of it, goes from there on.
     ///
-    /// From the last place to the first: what is found at one place is one character more than what was found after it.
+    /// From the last place to the first: what is found at one place is one character more than what
+    /// was found after it.
     fn find(&self, text: &Text<'_>, ends: &mut [usize]) {
         let mut parts = HashMap::new();
         // What was found at the places after this one, by where it begins in the needle.
@@ -210,7 +213,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Finds the escapes that begin with what was read so far and then `next`, and are made of nothing deeper than `depth`.
+    /// Finds the escapes that begin with what was read so far and then `next`, and are made of
+    /// nothing deeper than `depth`.
     fn go_on(&self, so_far: &mut String, next: Reading, depth: u8, found: &mut Vec<(char, usize)>) {
         if next.depth > depth {
             return;
@@ -328,7 +332,8 @@ fn begins(text: &str, form: &str) -> bool {
         })
 }
 
-/// The text with `***` in place of every secret. What is beyond `LONGEST` is left out: nothing that long is shown.
+/// The text with `***` in place of every secret. What is beyond `LONGEST` is left out: nothing that
+/// long is shown.
 pub(super) fn mask(text: &str, needles: &[Needle<'_>]) -> String {
     let cut = boundary(text, LONGEST);
     // An escape that begins before the cut is read to its end.
