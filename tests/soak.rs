@@ -659,8 +659,8 @@ struct Book {
     /// Calls with a token that lives on only by the hold of rule R13.
     in_hold: u64,
     phases: u64,
-    /// Answers of the token endpoint: tokens, passing failures, `Retry-After`, rejections, garbage.
-    answers: [u64; 5],
+    /// Answers of the token endpoint: tokens, passing failures, `Retry-After`, rejections, pages, garbage.
+    answers: [u64; 6],
     /// The least time that a flight came after the moment from which on it was allowed.
     closest: u64,
     violations: Vec<String>,
@@ -745,7 +745,7 @@ impl Book {
             budget_spent: 0,
             in_hold: 0,
             phases: 0,
-            answers: [0; 5],
+            answers: [0; 6],
             closest: u64::MAX,
             violations: Vec::new(),
         }
@@ -1156,7 +1156,7 @@ fn summary(
     ]
     .map(|outcome| world.count(outcome));
     let total = world.answered.load(Relaxed);
-    let [tokens, passing, busy, rejected, garbage] = book.answers;
+    let [tokens, passing, busy, rejected, pages, garbage] = book.answers;
     let memory = match memory {
         None => String::from("not measured"),
         Some(Memory { early, late }) => {
@@ -1168,7 +1168,7 @@ fn summary(
         "soak: seed {seed}, {} s, {total} requests ({}/s): {ok} served ({} after a replay), {refused} refused with a 401, \
          {no_token} without a token, {given_up} given up, {broken} broken; {} faults, {} tokens revoked, {} secrets; \
          {} token requests for {} tokens and {} failed flights (answers: {tokens} tokens, {passing} failures, {busy} Retry-After, \
-         {rejected} rejections, {garbage} garbage), {} renewals for 401s, budget spent {} times, closest start {} ms after it \
+         {rejected} rejections, {pages} pages, {garbage} garbage), {} renewals for 401s, budget spent {} times, closest start {} ms after it \
          was allowed; {} calls in the hold of a token's first second; violations {}; memory {memory}; tasks left {tasks}",
         length.as_secs(),
         total / length.as_secs().max(1),
