@@ -522,3 +522,23 @@ impl Service<http::Request<String>> for Debugged {
         self.0.call(request)
     }
 }
+
+// R24
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_server_says_elsewhere_too_is_masked_there() {
+    const TOKEN: &str = "CANARYTOKEN-0123456789";
+    for body in [
+        format!(r#"{{"access_token":"{TOKEN}","token_type":"{TOKEN}"}}"#),
+        format!(
+            r#"{{"access_token":"{TOKEN}","token_type":"mac","error_description":"got {TOKEN}"}}"#
+        ),
+        format!(r#"{{"access_token":"{TOKEN}","error":"denied","error_description":"{TOKEN}"}}"#),
+        format!("access_token={TOKEN}&token_type={TOKEN}"),
+    ] {
+        let endpoint = Endpoint::new().always(raw(200, &[], &body));
+        let error = layer(&endpoint).tokens().token().await.unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", error.description());
+        assert!(!shown.contains("CANARY"), "{shown}");
+        assert!(shown.contains("***"), "{shown}");
+    }
+}

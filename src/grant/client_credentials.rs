@@ -1,5 +1,6 @@
 //! The client-credentials grant (RFC 6749 §4.4).
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
@@ -69,6 +70,7 @@ impl ClientCredentials {
                 accepted_types: &self.accepted_types,
                 asked: token_request,
                 mask: &mask,
+                token: OnceCell::new(),
             };
             reader.read(answer)
         });

@@ -109,6 +109,14 @@ impl Fields {
         values.any(|value| Some(value) != first)
     }
 
+    /// For masking: what is in the place of the token, if it is text.
+    pub(super) fn token(&self) -> Option<&str> {
+        match self.find("access_token") {
+            Some(Value::Text(token)) => Some(token.as_str()),
+            _ => None,
+        }
+    }
+
     /// `Ok(None)` when there is none, and what it is when it is no token.
     pub(super) fn take_token(&mut self) -> Result<Option<String>, &'static str> {
         let mut members = self.members.iter_mut().rev();

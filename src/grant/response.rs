@@ -4,6 +4,7 @@
 //! content type, Apigee's own error shape. What decides is whether there is a token that can be used.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::time::{Duration, SystemTime};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
@@ -24,6 +25,8 @@ pub(super) struct Reader<'a> {
     /// Takes our own secrets out of what the server says. Only what is shown goes through it: what
     /// the server said decides.
     pub(super) mask: &'a dyn Fn(&str) -> String,
+    /// The token of the answer, which is no less a secret when the server says it elsewhere too.
+    pub(super) token: OnceCell<Zeroizing<String>>,
 }
 
 impl Reader<'_> {
@@ -83,6 +86,10 @@ impl Reader<'_> {
                 return Err(Error::of_success(Success::Foreign, status, what));
             }
         };
+        // A shorter one would be a word of its own.
+        if let Some(token) = fields.token().filter(|token| token.len() >= SHORTEST_TOKEN) {
+            self.token.get_or_init(|| Zeroizing::new(token.to_owned()));
+        }
         let repeated = ["access_token", "token_type", "expires_in", "error"];
         if let Some(name) = repeated.iter().find(|name| fields.contradicts(name)) {
             let what = format!("the answer has two different values of {name}");
@@ -226,7 +233,11 @@ impl Reader<'_> {
 
     /// Masked before it is cut: a secret must not survive by half.
     fn shown(&self, text: &str, longest: usize) -> String {
-        printable(&(self.mask)(text), longest)
+        let text = Zeroizing::new(match self.token.get() {
+            Some(token) => text.replace(token.as_str(), "***"),
+            None => text.to_owned(),
+        });
+        printable(&(self.mask)(&text), longest)
     }
 
     /// The server's name for this exchange, which its operators can find in their logs.
@@ -310,6 +321,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 const MEND: &str = "the operator of the token endpoint has to mend its answer";
 
 const MAX_WORDS: usize = 256;
+const SHORTEST_TOKEN: usize = 8;
 const MAX_NAME: usize = 64;
 
 #[cfg(test)]

@@ -370,6 +370,7 @@ fn an_address_in_use_is_named() {
     assert!(said.contains(&format!("LISTEN: {taken}")), "{said}");
 }
 
+// FS4, FS12: with the host of the API and not the inbound one.
 #[test]
 fn a_path_arrives_as_it_was_asked_for_with_the_token_and_the_hosts_own_name() {
     let sidecar = Sidecar::start();
