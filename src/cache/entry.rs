@@ -111,6 +111,11 @@ impl<F> Entry<F> {
         under_way
     }
 
+    /// Its flight has brought an answer, so nothing of it is under way any more.
+    pub(super) fn is_answered(&mut self) {
+        self.given_up = None;
+    }
+
     pub(super) fn budget(
         &mut self,
         policy: &RefreshPolicy,

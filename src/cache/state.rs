@@ -210,6 +210,7 @@ impl<F: Clone> State<F> {
         }
         self.entries.land(request, id, now);
         let entry = self.entries.admit(request, now);
+        entry.is_answered();
         if let Some(newer) = entry.token.as_ref().filter(|token| token.flight > id) {
             return Arc::clone(newer);
         }

@@ -121,6 +121,10 @@ impl Cache {
     /// A flight will never end by itself, since its runtime is gone, or nobody needs it any more.
     /// Whoever does wait for it asks again, and the first of them takes over.
     pub(in crate::cache) fn lose(&self, flight: &Flight) {
+        // Every flight's task ends here; mostly its flight has ended before.
+        if flight.is_finished() {
+            return;
+        }
         let now = self.clock.now();
         // Whoever ends it in the state machine sets its outcome; it may have ended by now.
         if lock(&self.state).lost(&flight.request, flight.id, now) {
