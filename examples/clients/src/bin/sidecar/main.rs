@@ -296,7 +296,7 @@ async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Respon
             response.map(Body::new)
         }
         Err(error) => match Torn::find(&*error) {
-            Some(torn) => (StatusCode::BAD_REQUEST, format!("{}\n", chain(torn))).into_response(),
+            Some(torn) => (StatusCode::BAD_REQUEST, format!("{}\n", told(torn))).into_response(),
             None => explain(&*error, &sidecar.api),
         },
     }
