@@ -106,6 +106,7 @@ mod layer;
 pub mod observe;
 mod origin;
 mod replay;
+mod runtime;
 mod secret;
 mod service;
 mod token;

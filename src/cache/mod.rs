@@ -9,7 +9,6 @@
 //! | `shared` | the lock around the state machine, and the lock-free view of the current token |
 //! | `turns` | who may fly, of those who would |
 //! | `source` | the one place where the user's token source is called |
-//! | `runtime` | the tokio runtime of a call, if flights can be flown on it |
 //! | `fetch`, `shared/landing` | the task that flies a flight, and what its end changes |
 //! | `wait` | the future of a caller who waits |
 //! | `handle` | what users see |
@@ -25,7 +24,6 @@ mod handle;
 #[cfg(all(test, model))]
 mod model;
 mod policy;
-mod runtime;
 mod shared;
 mod source;
 mod state;
@@ -37,6 +35,5 @@ pub(crate) use self::decision::Refusal;
 pub(crate) use self::flight::Flight;
 pub use self::handle::{Status, TokenCache};
 pub use self::policy::RefreshPolicy;
-pub(crate) use self::runtime::timer;
 pub(crate) use self::shared::{Cache, CacheConfig};
 pub(crate) use self::wait::Wait;

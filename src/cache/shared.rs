@@ -14,7 +14,6 @@ use super::decision::{Ask, Decision, Plan, Refusal};
 use super::fetch;
 use super::flight::Flight;
 use super::policy::RefreshPolicy;
-use super::runtime::{self, NoRuntime};
 use super::source::Source;
 use super::state::State;
 use super::sync::{Arc, Current, Mutex, lock};
@@ -22,6 +21,7 @@ use super::turns::Turns;
 use crate::error::Error;
 use crate::grant::{TokenRequest, TokenSource};
 use crate::observe::{Event, Watch};
+use crate::runtime::{self, NoRuntime};
 use crate::token::{Clock, Timestamp, Token};
 
 /// The shell around [`State`]: it reads the clock, draws the jitter, launches flights and tells the observer.

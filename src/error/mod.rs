@@ -16,7 +16,7 @@ pub use self::build::BuildError;
 pub(crate) use self::build::wrapping;
 use self::class::{Again, NoHead, Row};
 pub(crate) use self::class::{Class, REGISTERED, Reach, Success};
-pub(crate) use self::text::{Asked, without_secrets};
+pub(crate) use self::text::{Asked, printable, without_secrets};
 use self::transport::Fault;
 use crate::guard::guarded;
 

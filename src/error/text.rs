@@ -644,8 +644,9 @@ impl StdError for Error {
     }
 }
 
-/// What may be shown of others' text: printable ASCII, so that a log line stays one line, and not too much of it.
-fn printable(text: &str, longest: usize) -> String {
+/// What may be shown of a text that is not ours: printable ASCII, so that a log line stays one line,
+/// and not too much of it.
+pub(crate) fn printable(text: &str, longest: usize) -> String {
     let shown = text
         .chars()
         .map(|c| if matches!(c, ' '..='~') { c } else { '?' });

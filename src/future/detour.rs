@@ -10,9 +10,10 @@ use tokio::time::{Instant, Sleep};
 use tower::Service;
 
 use super::bearer::{Bearer, Spare};
-use crate::cache::{self, Cache, Wait};
+use crate::cache::{Cache, Wait};
 use crate::error::Error;
 use crate::replay::ReplayBody;
+use crate::runtime::timer;
 use crate::token::Token;
 
 /// What a request with a token at hand that is not refused never needs. Boxed, so that it does not pay for it in moves.
@@ -145,7 +146,7 @@ where
             Poll::Ready(Err(_)) => return first(this.answer),
             Poll::Pending => {
                 if this.limit.is_none() {
-                    let Some(limit) = cache::timer(*this.until) else {
+                    let Some(limit) = timer(*this.until) else {
                         return first(this.answer);
                     };
                     this.limit.set(Some(limit));

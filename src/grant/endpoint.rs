@@ -1,6 +1,5 @@
 //! The token endpoint: where it is, and one exchange with it.
 
-use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,7 @@ use futures_util::future::{Either, select};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tokio::runtime::Handle;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
@@ -20,6 +18,7 @@ use super::token_url::misspelt;
 use super::{TokenRequest, attempt};
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
 use crate::origin::{self, Parts};
+use crate::runtime::timer;
 
 /// The largest answer that is read. Real ones are a few kilobytes.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -268,7 +267,8 @@ async fn briefly<T>(reading: impl Future<Output = T>) -> Option<T> {
     if let Some(read) = reading.as_mut().now_or_never() {
         return Some(read);
     }
-    let Some(limit) = timer(longest_wait()) else {
+    // A source may be called by hand, on another executor or on a runtime without timers.
+    let Some(limit) = timer(Instant::now() + longest_wait()) else {
         return Some(reading.await);
     };
     match select(reading, std::pin::pin!(limit)).await {
@@ -283,14 +283,6 @@ fn longest_wait() -> Duration {
     attempt::time_left().map_or(BODY_OF_A_REFUSAL, |left| {
         BODY_OF_A_REFUSAL.min(left - MARGIN.min(left / 2))
     })
-}
-
-/// `None` where nothing could wake us: a source may be called by hand, on another executor or on a
-/// runtime without timers.
-fn timer(span: Duration) -> Option<Sleep> {
-    Handle::try_current().ok()?;
-    // tokio does not say whether a runtime has timers, it panics.
-    catch_unwind(|| sleep(span)).ok()
 }
 
 /// What an attempt needs to end by itself.

@@ -287,18 +287,6 @@ fn lossy(bytes: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// What may be shown of a server's text: printable ASCII, so that a log line stays one line, and not too much of it.
-pub(super) fn printable(text: &str, longest: usize) -> String {
-    let shown = text.chars().map(|c| {
-        if c.is_ascii_graphic() || c == ' ' {
-            c
-        } else {
-            '?'
-        }
-    });
-    shown.take(longest).collect()
-}
-
 /// RFC 6749 §11.2.2, any of which may come first in a form.
 const PARAMETERS: &[&str] = &[
     "access_token",
@@ -378,6 +366,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::error::printable;
 
     #[test]
     fn what_is_shown_of_a_servers_text_is_printable_and_short() {

@@ -13,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::TokenRequest;
 use super::endpoint::{Answer, End};
-use super::fields::{Fields, Unreadable, is_code, printable};
+use super::fields::{Fields, Unreadable, is_code};
 use crate::challenge::{Challenge, Challenges};
-use crate::error::{Error, REGISTERED, Success, without_secrets};
+use crate::error::{Error, REGISTERED, Success, printable, without_secrets};
 use crate::token::TokenResponse;
 
 /// Reads answers to one token request.

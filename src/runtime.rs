@@ -11,13 +11,13 @@ use crate::guard::guarded;
 
 /// Why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRuntime {
+pub(crate) enum NoRuntime {
     Outside,
     /// Flights and those who wait for them need timers.
     NoTimers,
 }
 
-pub(super) fn current() -> Result<Handle, NoRuntime> {
+pub(crate) fn current() -> Result<Handle, NoRuntime> {
     let handle = Handle::try_current().map_err(|_| NoRuntime::Outside)?;
     if has_timers(&handle) {
         Ok(handle)
