@@ -485,6 +485,127 @@ fn a_runtime_that_nobody_drives_keeps_no_turn_from_another_one() {
     }
 }
 
+// FC1, R5
+#[test]
+fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_its_own() {
+    /// Under way until it is dropped, which takes a while.
+    struct UnderWay<'a>(&'a Slow);
+    impl Drop for UnderWay<'_> {
+        fn drop(&mut self) {
+            thread::sleep(millis(50));
+            self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    #[derive(Default)]
+    struct Slow {
+        requests: AtomicUsize,
+        under_way: AtomicUsize,
+        most: AtomicUsize,
+    }
+    impl TokenSource for Slow {
+        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+            Box::pin(async {
+                let first = self.requests.fetch_add(1, Ordering::SeqCst) == 0;
+                let others = self.under_way.fetch_add(1, Ordering::SeqCst);
+                self.most.fetch_max(others + 1, Ordering::SeqCst);
+                let _under_way = UnderWay(self);
+                if first {
+                    std::future::pending::<()>().await;
+                }
+                TokenResponse::new("t")
+            })
+        }
+    }
+    let source = Arc::new(Slow::default());
+    let clock = ManualClock::new();
+    let tokens = OAuthLayer::builder(Arc::clone(&source))
+        .clock(clock.clone())
+        .build()
+        .expect("a layer")
+        .tokens();
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let first = tokio::spawn({
+            let tokens = tokens.clone();
+            async move { tokens.token().await }
+        });
+        while source.requests.load(Ordering::SeqCst) == 0 {
+            yield_now().await;
+        }
+        clock.advance(secs(31));
+        assert!(tokens.token().await.is_ok(), "flown anew");
+        assert!(first.await.expect("no panic").is_ok());
+    });
+    let counts = [&source.requests, &source.most].map(|count| count.load(Ordering::SeqCst));
+    assert_eq!(counts, [2, 1]);
+}
+
+// FC2
+#[test]
+fn a_flight_that_has_lost_its_turn_waits_for_another_before_its_next_attempt() {
+    #[derive(Default)]
+    struct Told {
+        events: Mutex<Vec<&'static str>>,
+    }
+    impl Told {
+        fn tell(&self, event: &'static str) -> usize {
+            let mut events = self.events.lock().unwrap();
+            events.push(event);
+            events.iter().filter(|known| **known == event).count()
+        }
+    }
+    impl TokenSource for Told {
+        fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+            Box::pin(async move {
+                if *request == TokenRequest::new().audience("0") {
+                    if self.tell("the first kind") == 1 {
+                        sleep(millis(20)).await;
+                        return Err(tower_oauth::Error::transient("not now"));
+                    }
+                } else {
+                    self.tell("another kind");
+                    sleep(secs(1)).await;
+                    self.tell("it has ended");
+                }
+                TokenResponse::new("t")
+            })
+        }
+    }
+    let source = Arc::new(Told::default());
+    let tokens = OAuthLayer::builder(Arc::clone(&source))
+        .refresh_policy(RefreshPolicy::new().max_flights(1))
+        .build()
+        .expect("a layer")
+        .tokens();
+    let frozen = current_thread();
+    leave(&frozen, &tokens, 1);
+    let other = {
+        let tokens = kind(&tokens, 1);
+        thread::spawn(move || current_thread().block_on(tokens.token()))
+    };
+    // Nobody drives the first one until the other has taken its turn.
+    while source.events.lock().unwrap().len() < 2 {
+        thread::sleep(millis(10));
+    }
+    frozen
+        .block_on(kind(&tokens, 0).token())
+        .expect("in its turn");
+    other.join().expect("no panic").expect("undisturbed");
+    let events = source.events.lock().unwrap();
+    assert_eq!(
+        *events,
+        [
+            "the first kind",
+            "another kind",
+            "it has ended",
+            "the first kind"
+        ]
+    );
+}
+
 // FC3, R6
 #[test]
 fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
