@@ -147,7 +147,7 @@ impl<R> OAuthLayer<R> {
     /// Each request is cloned before it is sent, headers and all, which is what this costs; so the body must be `Clone`. A
     /// request is not sent again when the renewed token is the refused one, or when this API has spent the renewals that its 401s may
     /// cause. If renewing fails, or the inner service does not become ready again, the 401 is returned; it is held back meanwhile, for as long
-    /// as a flight may take ([`RefreshPolicy::flight_timeout`](crate::RefreshPolicy::flight_timeout)). An answer to a second request has
+    /// as a flight may take ([`RefreshPolicy::flight_timeout`](crate::RefreshPolicy::flight_timeout)), or two where nobody drives the first. An answer to a second request has
     /// [`Replayed`](crate::Replayed) in its extensions.
     ///
     /// Only for APIs where a request that was answered with 401 has had no effect, which RFC 9110 §15.5.2 leads one to expect.

@@ -391,6 +391,119 @@ async fn a_process_that_stands_still_while_flights_queue_fails_none_of_them() {
     }
 }
 
+// FC1
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stands_still_when_an_attempts_time_ends_fails_no_call() {
+    for policy in [
+        one_attempt(),
+        RefreshPolicy::new().flight_timeout(secs(10)),
+        RefreshPolicy::new(),
+    ] {
+        for still in [2_000, 9_990, 10_010, 10_500, 10_990, 11_500].map(millis) {
+            let endpoint = Endpoint::new().then([Answer::Hang]);
+            let tokens = builder(&endpoint)
+                .refresh_policy(policy.clone())
+                .build()
+                .expect("a layer")
+                .tokens();
+            let mut call = tokio_test::task::spawn(tokens.token());
+            assert!(call.poll().is_pending());
+            settle().await;
+            advance(still).await;
+            let call = timeout(secs(15), call).await.expect("flown anew");
+            assert!(call.is_ok(), "{still:?}: {}", call.unwrap_err());
+            assert_eq!(endpoint.requests(), 2);
+        }
+    }
+}
+
+// FC1, FC2
+#[tokio::test(start_paused = true)]
+async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
+    for still in [10, 18, 19, 25].map(secs) {
+        let endpoint = Endpoint::new().latency(secs(1));
+        let tokens = layer(&endpoint).tokens();
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..200 {
+            let kind = kind(&tokens, n);
+            calls.spawn(async move { kind.token().await });
+        }
+        sleep(millis(510)).await;
+        advance(still).await;
+        for call in calls.join_all().await {
+            assert!(call.is_ok(), "{still:?}: {}", call.unwrap_err());
+        }
+        assert!(endpoint.most_at_once() <= 64, "{still:?}");
+    }
+}
+
+// FC1
+#[tokio::test(start_paused = true)]
+async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_there_is_over() {
+    let endpoint = Endpoint::new().latency(secs(16));
+    let policy = RefreshPolicy::new()
+        .max_flights(1)
+        .attempt_timeout(secs(28));
+    let tokens = builder(&endpoint)
+        .refresh_policy(policy)
+        .build()
+        .expect("a layer")
+        .tokens();
+    let calls = [0, 1].map(|n| {
+        let tokens = kind(&tokens, n);
+        tokio::spawn(async move { tokens.token().await })
+    });
+    settle().await;
+    advance(secs(10)).await;
+    // The first one holds its turn for longer than the second has time for.
+    for call in calls {
+        call.await.expect("no panic").expect("in its turn");
+    }
+    assert_eq!((endpoint.requests(), endpoint.most_at_once()), (2, 1));
+}
+
+// FC1
+#[tokio::test(start_paused = true)]
+async fn a_refusal_between_two_flights_that_were_not_driven_makes_them_none_in_a_row() {
+    let refused = Answer::Error(400, "invalid_scope");
+    let endpoint = Endpoint::new().then([Answer::Hang, refused, Answer::Hang]);
+    let tokens = layer(&endpoint).tokens();
+    for served in [false, true] {
+        let mut call = tokio_test::task::spawn(tokens.token());
+        assert!(call.poll().is_pending());
+        settle().await;
+        advance(secs(40)).await;
+        let told = call.await;
+        assert_eq!(told.is_ok(), served, "{told:?}");
+        sleep(secs(60)).await;
+    }
+    assert_eq!(endpoint.requests(), 4);
+}
+
+// FC1, FC2
+#[test]
+fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
+    let endpoint = Endpoint::new().latency(millis(100));
+    let clock = ManualClock::new();
+    let tokens = builder(&endpoint)
+        .clock(clock.clone())
+        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(200)))
+        .build()
+        .expect("a layer")
+        .tokens();
+    let frozen = current_thread();
+    let told = paused().block_on(async {
+        {
+            let _entered = frozen.enter();
+            assert!(tokio_test::task::spawn(tokens.token()).poll().is_pending());
+        }
+        clock.advance(secs(1));
+        tokens.token().await
+    });
+    told.expect("flown anew");
+    assert_eq!(endpoint.requests(), 1);
+}
+
 /// Answers after a moment, and counts.
 #[derive(Clone, Default)]
 struct Healthy(Arc<Mutex<Counts>>);

@@ -72,20 +72,14 @@ async fn run(guard: Guard) {
     };
     match end {
         End::Token { response, sent } => {
-            cache.succeed(flight, &response, sent);
-            cache.watch.succeeded(&landing, &flight.request, &response);
+            cache.succeed(flight, &response, sent, &landing);
         }
         End::Failed(error) => {
             let error = error.with_effort(attempts, latency);
-            if let Some((error, left)) = cache.fail(flight, error.at_endpoint(endpoint)) {
-                cache.watch.failed(&landing, &error, left);
-            }
+            cache.fail(flight, error.at_endpoint(endpoint), &landing);
         }
         End::Grounded(error) => {
-            let error = error.at_endpoint(endpoint);
-            if let Some((error, left)) = cache.fail_with_others(flight, error) {
-                cache.watch.failed(&landing, &error, left);
-            }
+            cache.fail_with_others(flight, error.at_endpoint(endpoint), &landing);
         }
         End::Unchanged => cache.stay(flight),
         End::Missed => cache.miss(flight),
@@ -115,7 +109,8 @@ enum End {
 async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &mut u32) -> End {
     // One that was given up drops its token request as soon as it is polled. Where nobody drives it
     // that may be never.
-    let _ = timeout(MOMENT, flight.follows()).await;
+    let time = deadline.saturating_duration_since(Instant::now());
+    let _ = timeout(MOMENT.min(time / 4), flight.follows()).await;
     if flight.cause == Cause::Credentials {
         let changed = timeout(PROBE_TIMEOUT, cache.source.credentials_changed()).await;
         if !matches!(changed, Ok(Ok(true))) {
@@ -145,7 +140,7 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
             let attempt = cache.source.token(&flight.request);
             let mut attempt = pin!(within_attempt(limit, &stage, attempt));
             let answer = timeout(limit, attempt.as_mut()).await;
-            if answer.is_err() && is_late(cache, late) {
+            if answer.is_err() && flight.stood_still_since(sent) {
                 // The answer may have come meanwhile, to a connection that has to be polled first.
                 timeout(MOMENT, attempt).await
             } else {
@@ -156,6 +151,7 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
             Ok(Ok(Ok(response))) => return End::Token { response, sent },
             Ok(Ok(Err(error))) => error,
             Ok(Err(panicked)) => return End::Failed(panicked.into()),
+            Err(_) if flight.stood_still_since(sent) => return End::Missed,
             Err(_) => stage.timed_out(limit),
         };
         if is_late(cache, late) {
@@ -219,15 +215,15 @@ async fn queue(
     let patience = limit - cache.policy.attempt_limit().min(limit / 2);
     let mut patience = pin!(sleep(patience));
     // Nothing is known of others until this one has been driven itself for a while.
-    let mut looked = cache.clock.now();
-    let mut driven_since = looked;
+    let joined = cache.clock.now();
+    let mut looked = joined;
+    let mut driven_since = joined;
     poll_fn(|cx| {
         if first && flight.is_deserted() {
             return Poll::Ready(Err(End::Deserted));
         }
         let now = cache.clock.now();
-        let stood_still = now.since(looked) > 2 * LOOK;
-        if stood_still {
+        if now.since(looked) > 2 * LOOK {
             driven_since = now;
         }
         looked = now;
@@ -239,7 +235,7 @@ async fn queue(
             return Poll::Ready(in_time.then_some(()).ok_or(End::Missed));
         }
         ready!(patience.as_mut().poll(cx));
-        Poll::Ready(Err(if stood_still {
+        Poll::Ready(Err(if flight.stood_still_since(joined) {
             End::Missed
         } else {
             End::Grounded(no_turn(cache.policy.max_flights))

@@ -36,6 +36,8 @@ pub(crate) struct Flight {
     due: AtomicU64,
     /// When its task was last polled.
     polled: AtomicU64,
+    /// When it was polled again after it had stood still.
+    resumed: AtomicU64,
     /// Its task has ended, and with it its token request.
     gone: AtomicBool,
     goes: Notify,
@@ -72,12 +74,18 @@ impl Flight {
         due: Timestamp,
         previous: Option<Arc<Self>>,
     ) -> Self {
+        // One that was never polled has made no token request, but the one before it may have.
+        let previous = previous.map(|flight| {
+            let before = lock(&flight.previous).take();
+            before.unwrap_or(flight)
+        });
         Self {
             id,
             cause,
             request,
             due: AtomicU64::new(due.as_nanos()),
             polled: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
             gone: AtomicBool::new(false),
             goes: Notify::new(),
             previous: Mutex::new(previous),
@@ -99,7 +107,11 @@ impl Flight {
 
     /// Its task is being polled. Returns whether it is to go on: nobody has given it up.
     pub(crate) fn is_polled(&self, now: Timestamp, task: &Waker) -> bool {
-        self.polled.store(now.as_nanos(), Ordering::Relaxed);
+        let before = self.polled.swap(now.as_nanos(), Ordering::Relaxed);
+        let span = now.since(Timestamp::from_nanos(before));
+        if before > 0 && span > STILL {
+            self.resumed.store(now.as_nanos(), Ordering::Relaxed);
+        }
         let mut board = lock(&self.board);
         match &mut board.task {
             Some(known) => known.clone_from(task),
@@ -130,6 +142,12 @@ impl Flight {
     pub(crate) fn is_idle(&self, now: Timestamp, span: Duration) -> bool {
         let polled = Timestamp::from_nanos(self.polled.load(Ordering::Relaxed));
         now.since(polled) >= span
+    }
+
+    /// Whether its task stood still for so long, at some time since then, that its time limits mean
+    /// nothing.
+    pub(crate) fn stood_still_since(&self, then: Timestamp) -> bool {
+        self.resumed.load(Ordering::Relaxed) > then.as_nanos()
     }
 
     /// Sets the outcome, unless there is one, and wakes the waiters. Returns how many there were.
@@ -230,6 +248,9 @@ impl Drop for Waiter {
     }
 }
 
+/// A task that is driven is polled more often.
+const STILL: Duration = Duration::from_secs(1);
+
 /// How much later than a flight's own time limit others take it for lost.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -240,14 +261,12 @@ mod tests {
     use super::*;
 
     fn flight() -> Arc<Flight> {
-        let due = Timestamp::MAX;
-        Arc::new(Flight::new(
-            1,
-            Cause::NoToken,
-            TokenRequest::new(),
-            due,
-            None,
-        ))
+        after(None)
+    }
+
+    fn after(previous: Option<Arc<Flight>>) -> Arc<Flight> {
+        let (cause, request) = (Cause::NoToken, TokenRequest::new());
+        Arc::new(Flight::new(1, cause, request, Timestamp::MAX, previous))
     }
 
     #[test]
@@ -259,6 +278,21 @@ mod tests {
         assert!(second.enter(|cx, _| waiter.poll(cx)).is_pending());
         assert_eq!(flight.finish(Outcome::Lost), Some(1));
         assert!(second.is_woken() && !first.is_woken());
+    }
+
+    // FC1
+    #[test]
+    fn flights_that_were_given_up_unpolled_are_not_kept_by_those_after_them() {
+        let first = flight();
+        let second = after(Some(Arc::clone(&first)));
+        let left = Arc::downgrade(&second);
+        let mut last = after(Some(second));
+        assert!(left.upgrade().is_none() && Arc::strong_count(&first) == 2);
+        // Each would be dropped by the one after it, down to the end of the stack.
+        for _ in 0..100_000 {
+            last = after(Some(last));
+        }
+        assert_eq!(Arc::strong_count(&first), 2);
     }
 
     #[test]

@@ -237,6 +237,10 @@ impl<F: Clone> State<F> {
             return false;
         }
         let outdated = id < self.last_success;
+        if !outdated || error.reach() == Reach::Kind {
+            // An answer lies between flights that brought none.
+            self.entries.admit(request, now).missed = 0;
+        }
         match error.reach() {
             // Who was asked to wait waits, be it for this kind alone.
             Reach::Client if outdated && error.server_retry_after().is_some() => {
@@ -244,7 +248,6 @@ impl<F: Clone> State<F> {
             }
             Reach::Client if outdated => self.missed_once(request, id, now, error, spread),
             Reach::Client => {
-                self.entries.admit(request, now).missed = 0;
                 let next = self.after(self.client.as_ref(), error, id, now, spread);
                 self.client = Some(next);
             }

@@ -34,7 +34,8 @@ pub use self::metrics::Metrics;
 /// Is told what happens in the cache.
 ///
 /// Called outside of every lock, from the task of a flight or from the call that caused the event,
-/// so it should return quickly. A panic in it is nobody's failure: it is caught, and reported once.
+/// so it should return quickly. The end of a flight is told before its callers have their answer,
+/// so that a program which ends with the first error has logged why. A panic in it is nobody's failure: it is caught, and reported once.
 /// Closures are observers:
 ///
 /// ```no_run

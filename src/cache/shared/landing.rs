@@ -1,14 +1,13 @@
 //! What the cache learns when a flight ends, and what its waiters are told.
 
 use std::sync::Weak;
-use std::time::Duration;
 
 use super::Cache;
 use crate::cache::flight::{Flight, Outcome};
 use crate::cache::state::State;
 use crate::cache::sync::{Arc, lock};
 use crate::error::Error;
-use crate::observe::Event;
+use crate::observe::{Event, Landing};
 use crate::token::{Schedule, Timestamp, Token, TokenResponse};
 
 impl Cache {
@@ -18,6 +17,7 @@ impl Cache {
         flight: &Flight,
         response: &TokenResponse,
         sent: Timestamp,
+        landing: &Landing<'_>,
     ) {
         let now = self.clock.now();
         let schedule = Schedule::new(
@@ -47,21 +47,17 @@ impl Cache {
             self.publish(&state);
             (token, state.take_evicted())
         };
+        self.watch.succeeded(landing, &flight.request, response);
         self.land(flight, Outcome::Token(token));
         self.tell_evicted(evicted);
     }
 
-    /// A flight failed. Returns the error as the waiters were told it, and how long a live token
-    /// is still good for, when there is one to live on. `None` when the flight had been given up:
-    /// whatever it says is out of date.
-    pub(in crate::cache) fn fail(
-        &self,
-        flight: &Flight,
-        error: Error,
-    ) -> Option<(Error, Option<Duration>)> {
-        self.ground(flight, error, |state, now, error| {
+    /// A flight failed. Nobody is told of one that had been given up: whatever it says is out of
+    /// date.
+    pub(in crate::cache) fn fail(&self, flight: &Flight, error: Error, landing: &Landing<'_>) {
+        self.ground(flight, error, landing, |state, now, error| {
             state.failed(&flight.request, flight.id, now, error, fastrand::f64())
-        })
+        });
     }
 
     /// The same for a flight that never departed, since the endpoint failed for others while it queued or its turn did not
@@ -70,23 +66,25 @@ impl Cache {
         &self,
         flight: &Flight,
         error: Error,
-    ) -> Option<(Error, Option<Duration>)> {
-        self.ground(flight, error, |state, now, _| {
+        landing: &Landing<'_>,
+    ) {
+        self.ground(flight, error, landing, |state, now, _| {
             state.lost(&flight.request, flight.id, now)
-        })
+        });
     }
 
     fn ground(
         &self,
         flight: &Flight,
         error: Error,
+        landing: &Landing<'_>,
         record: impl FnOnce(&mut State<Arc<Flight>>, Timestamp, &Error) -> bool,
-    ) -> Option<(Error, Option<Duration>)> {
+    ) {
         let now = self.clock.now();
         let (backoff, left) = {
             let mut state = lock(&self.state);
             if !record(&mut state, now, &error) {
-                return None;
+                return;
             }
             (
                 state.backoff(&flight.request, now),
@@ -97,8 +95,9 @@ impl Cache {
             Some((_, wait)) => error.during_backoff(wait),
             None => error,
         };
-        self.land(flight, Outcome::Failed(told.clone()));
-        Some((told, left))
+        // Before the callers: the first of them may end the process, and the reason with it.
+        self.watch.failed(landing, &told, left);
+        self.land(flight, Outcome::Failed(told));
     }
 
     /// A flight looked at the credentials and found them unchanged: what failed before is still so.
