@@ -534,11 +534,19 @@ async fn a_token_that_the_server_says_elsewhere_too_is_masked_there() {
         ),
         format!(r#"{{"access_token":"{TOKEN}","error":"denied","error_description":"{TOKEN}"}}"#),
         format!("access_token={TOKEN}&token_type={TOKEN}"),
+        format!(
+            r#"{{"access_token":"{TOKEN}","token_type":"mac","error_description":"got {}"}}"#,
+            TOKEN.replace('-', "%2d").to_ascii_lowercase()
+        ),
     ] {
-        let endpoint = Endpoint::new().always(raw(200, &[], &body));
-        let error = layer(&endpoint).tokens().token().await.unwrap_err();
-        let shown = format!("{error} {error:?} {:?}", error.description());
-        assert!(!shown.contains("CANARY"), "{shown}");
-        assert!(shown.contains("***"), "{shown}");
+        for status in [200, 400, 401, 503] {
+            let id = format!("of-{TOKEN}");
+            let answer = raw(status, &[("x-request-id", &id)], &body);
+            let endpoint = Endpoint::new().always(answer);
+            let error = layer(&endpoint).tokens().token().await.unwrap_err();
+            let shown = format!("{error} {error:?} {:?}", error.description());
+            assert!(!shown.to_ascii_uppercase().contains("CANARY"), "{shown}");
+            assert_eq!(error.request_id(), Some("of-***"));
+        }
     }
 }

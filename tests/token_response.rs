@@ -524,16 +524,22 @@ async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
     use tower_oauth::observe::Event;
 
     let long = "x".repeat(5000);
-    for (granted, narrowed) in [
-        (String::from("\"read write\""), None),
-        (String::from("[\"write\",\"read\"]"), None),
-        (format!("\"{long} read write\""), None),
-        (String::from("\"write spread\""), Some("write sp***")),
+    let words = "correct horse battery staple";
+    for (secret, granted, narrowed) in [
+        ("read", String::from("\"read write\""), None),
+        ("read", String::from("[\"write\",\"read\"]"), None),
+        ("read", format!("\"{long} read write\""), None),
+        (
+            "read",
+            String::from("\"write spread\""),
+            Some("write sp***"),
+        ),
+        (words, format!("\"{words} write\""), Some("write ***")),
     ] {
         let seen = Arc::new(Mutex::new(None));
         let told = Arc::clone(&seen);
         let body = format!(r#"{{"access_token":"T","scope":{granted}}}"#);
-        let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", "read")
+        let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
             .token_client(Endpoint::new().always(raw(200, &[], &body)))
             .scope("read write")
             .observer(move |event: &Event<'_>| {
@@ -546,6 +552,35 @@ async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
         layer.tokens().token().await.unwrap();
         let seen = seen.lock().unwrap().clone();
         assert_eq!(seen.as_deref(), narrowed, "{granted}");
+    }
+}
+
+// R6
+#[tokio::test(start_paused = true)]
+async fn a_scope_of_any_length_is_read_at_once() {
+    let secret = "S3cr3t-value-0123456789-".repeat(4);
+    for granted in [
+        " ".repeat(900_000),
+        "x ".repeat(450_000),
+        "a b ".repeat(200_000),
+        secret.clone() + " " + &"S3cr3t-v ".repeat(90_000),
+    ] {
+        let body = format!(r#"{{"access_token":"T","scope":"{granted}"}}"#);
+        let endpoint = Endpoint::new().always(raw(200, &[], &body));
+        let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", secret.as_str())
+            .token_client(endpoint)
+            .scope("b a")
+            .build()
+            .unwrap();
+        // The clock of the machine: the one of the runtime stands still.
+        let started = std::time::Instant::now();
+        layer.tokens().token().await.unwrap();
+        let took = started.elapsed();
+        assert!(
+            took < Duration::from_secs(5),
+            "{took:?} for {}",
+            &granted[..20]
+        );
     }
 }
 

@@ -105,7 +105,7 @@ impl<'a> Needle<'a> {
                 '%' if decoded => {
                     for length in [3, 6, 9, 12] {
                         let part = self.text.get(start..start + length);
-                        if let Some(c) = part.and_then(|part| percent(part).0) {
+                        if let Some(c) = part.and_then(|part| hexadecimal(part, PERCENT).0) {
                             add(length, c);
                         }
                     }
@@ -118,8 +118,8 @@ impl<'a> Needle<'a> {
 
     /// Whether `seen` may be what became of `c`.
     fn is_same(&self, c: char, seen: char) -> bool {
-        // Latin-1 that was read as UTF-8 has lost the character.
-        let lost = seen == char::REPLACEMENT_CHARACTER;
+        // Read as UTF-8, or written where there are fewer characters, it is lost.
+        let lost = matches!(seen, char::REPLACEMENT_CHARACTER | '?');
         seen.eq_ignore_ascii_case(&c)
             || self.base64 && matches!((c, seen), ('+', '-') | ('/', '_'))
             || !c.is_ascii() && (lost || c.to_lowercase().eq(seen.to_lowercase()))
@@ -173,7 +173,7 @@ impl<'a> Text<'a> {
         };
         // From the end, so that escapes that are part of another have been read before it.
         for (at, c) in text.char_indices().rev() {
-            if matches!(c, '%' | '&' | '\\' | '+') {
+            if matches!(c, '%' | '&' | '\\' | '+' | '\u{c2}'..='\u{f4}') {
                 read.read_escapes(at);
             }
         }
@@ -233,33 +233,48 @@ impl<'a> Text<'a> {
 
 /// The character for which this escape stands, and whether it may be the beginning of a longer one.
 fn escape(text: &str) -> (Option<char>, bool) {
-    match text.as_bytes().first() {
-        Some(b'+') => (Some(' '), false),
-        Some(b'%') => percent(text),
-        Some(b'&') => entity(&text[1..]),
-        Some(b'\\') => backslash(text),
+    match text.chars().next() {
+        Some('+') => (Some(' '), false),
+        Some('%') => hexadecimal(text, PERCENT),
+        Some('&') => entity(&text[1..]),
+        Some('\\') => backslash(text),
+        Some('\u{c2}'..='\u{f4}') => mojibake(text),
         _ => (None, false),
     }
 }
 
-/// `%2F`, `%C3%A9`, and `%E9` where that is Latin-1.
-fn percent(text: &str) -> (Option<char>, bool) {
-    if !begins(text, "%00%00%00%00") {
+/// `%2F`, `%C3%A9`, and `%E9` where that is Latin-1; in another form, which has four bytes, likewise.
+fn hexadecimal(text: &str, form: &str) -> (Option<char>, bool) {
+    let width = form.len() / 4;
+    if !begins(text, form) {
         return (None, false);
     }
-    if text.len() % 3 != 0 {
+    if text.len() % width != 0 {
         return (None, true);
     }
     let mut bytes = [0; 4];
-    for (byte, digits) in bytes.iter_mut().zip(text.split('%').skip(1)) {
-        *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
+    let digits = (width..=text.len()).step_by(width);
+    for (byte, end) in bytes.iter_mut().zip(digits) {
+        *byte = u8::from_str_radix(&text[end - 2..end], 16).unwrap_or_default();
     }
-    let bytes = &bytes[..text.len() / 3];
+    let bytes = &bytes[..text.len() / width];
+    let (c, goes_on) = utf8(bytes);
     let latin = (bytes.len() == 1).then(|| char::from(bytes[0]));
+    (c.or(latin), goes_on)
+}
+
+/// UTF-8 that was read as Latin-1, as many servers read Basic credentials.
+fn mojibake(text: &str) -> (Option<char>, bool) {
+    let bytes: Result<Vec<_>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
+    bytes.map_or((None, false), |bytes| utf8(&bytes))
+}
+
+/// The one character that these bytes are, and whether they may be the beginning of one.
+fn utf8(bytes: &[u8]) -> (Option<char>, bool) {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().count() == 1 => (text.chars().next(), false),
         Ok(_) => (None, false),
-        Err(error) => (latin, error.error_len().is_none()),
+        Err(error) => (None, error.error_len().is_none()),
     }
 }
 
@@ -287,6 +302,8 @@ fn entity(text: &str) -> (Option<char>, bool) {
     (c, false)
 }
 
+const PERCENT: &str = "%00%00%00%00";
+const BACKSLASH_X: &str = r"\x00\x00\x00\x00";
 const LONGEST_ENTITY: usize = 10;
 
 const NAMES: [(&str, char); 6] = [
@@ -301,10 +318,8 @@ const NAMES: [(&str, char); 6] = [
 /// `\"`, `\/`, `\\`, `\x26`, `\u0026`, `\ud83d\ude00`.
 fn backslash(text: &str) -> (Option<char>, bool) {
     let number = |digits| u32::from_str_radix(digits, 16).unwrap_or_default();
-    if begins(text, "\\x00") {
-        let whole = text.len() == 4;
-        let c = whole.then(|| char::from_u32(number(&text[2..]))).flatten();
-        return (c, !whole);
+    if begins(text, BACKSLASH_X) {
+        return hexadecimal(text, BACKSLASH_X);
     }
     if begins(text, "\\u0000\\u0000") {
         if text.len() % 6 != 0 {
@@ -410,6 +425,10 @@ mod tests {
             "a\\u0026b\\u0027c\\u0022d\\u003ce/f\\u002bg h\\u005ci%\\u00e9",
             "a\\\\u0026b'c\\\"d<e/f+g h\\\\\\\\i%\\\\u00e9",
             "a&b'c\"d<e/f+g h\\i%\u{fffd}",
+            "a&b'c\"d<e/f+g h\\i%?",
+            "a&b'c\"d<e/f+g h\\i%Ã©",
+            "a&b'c\"d<e/f+g h\\\\i%\\xc3\\xa9",
+            "a&b'c\"d<e/f+g h\\\\i%\\xe9",
         ] {
             assert_eq!(
                 masked(&format!("say {form} again")),

@@ -168,7 +168,8 @@ impl<'a> Credentials<'a> {
 
     /// Replaces the secret, in every form in which it was sent or a server may have rewritten it, in a text from the server;
     /// and so the values of extra parameters, from eight characters on: `true` is no secret and would eat words of the text.
-    pub(crate) fn mask(&self, text: &str) -> String {
+    /// Likewise a token that came with the text.
+    pub(crate) fn mask(&self, text: &str, token: Option<&str>) -> String {
         let (id, secret) = (self.auth.client_id.as_str(), self.secret.expose_secret());
         let encoded_secret = basic::percent_encode(secret);
         let encoded = if secret.is_empty() {
@@ -188,6 +189,7 @@ impl<'a> Credentials<'a> {
             .map(|encoded| Needle::base64(encoded))
             .chain([Needle::secret(secret)])
             .chain(values.map(|(_, value)| Needle::value(value)))
+            .chain(token.map(Needle::value))
             .collect();
         mask::mask(text, &needles)
     }
@@ -197,6 +199,10 @@ impl<'a> Credentials<'a> {
         let (id, secret) = (&self.auth.client_id, self.secret.expose_secret());
         let plain = basic::is_plain(id) && basic::is_plain(secret);
         let raw = !id.contains(':');
+        if wrapping(secret).is_some() {
+            return "check the secret: it has white space or quotes around it, which the server takes \
+                    for a part of it; then the client id";
+        }
         match self.auth.method {
             Method::Basic if plain => {
                 "check the client id and the secret; they were sent in the header (ClientAuth::basic), and some servers want \

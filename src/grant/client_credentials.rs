@@ -62,7 +62,7 @@ impl ClientCredentials {
             &credentials,
             &self.user_agent,
         );
-        let mask = |text: &str| credentials.mask(text);
+        let mask = |text: &str, token: Option<&str>| credentials.mask(text, token);
         let mut page = false;
         let token = self.endpoint.send(request).await.and_then(|answer| {
             page = answer.is_page();
@@ -78,7 +78,9 @@ impl ClientCredentials {
             let asked = self
                 .endpoint
                 .asked(token_request, credentials.advice(), page);
-            error.with_asked(asked).with_masked_source(mask)
+            error
+                .with_asked(asked)
+                .with_masked_source(|text| mask(text, None))
         })?;
         token.by_new_credentials = self.last_secret().tell_change();
         Ok(token)

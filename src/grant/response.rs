@@ -22,31 +22,35 @@ use crate::token::TokenResponse;
 pub(super) struct Reader<'a> {
     pub(super) accepted_types: &'a [String],
     pub(super) asked: &'a TokenRequest,
-    /// Takes our own secrets out of what the server says. Only what is shown goes through it: what
-    /// the server said decides.
-    pub(super) mask: &'a dyn Fn(&str) -> String,
+    /// Takes our own secrets, and one more, out of what the server says. Only what is shown goes
+    /// through it: what the server said decides.
+    pub(super) mask: &'a dyn Fn(&str, Option<&str>) -> String,
     /// The token of the answer, which is no less a secret when the server says it elsewhere too.
     pub(super) token: OnceCell<Zeroizing<String>>,
 }
 
 impl Reader<'_> {
     pub(super) fn read(&self, answer: Answer) -> Result<TokenResponse, Error> {
-        let request_id = self.request_id(&answer.headers);
+        let headers = &answer.headers;
         let read = match answer.status.as_u16() {
-            200..300 => self.read_success(answer),
+            200..300 => self.read_success(&answer),
             400..600 => Err(self.read_refusal(&answer)),
             _ => Err(neither(&answer, self.mask)),
         };
-        read.map_err(|error| error.with_request_id(request_id))
+        read.map_err(|error| {
+            let error = error.with_request_id(self.request_id(headers));
+            match answer.end {
+                End::Torn(source) if answer.status.is_success() => error.with_source(source),
+                _ => error,
+            }
+        })
     }
 
-    fn read_success(&self, answer: Answer) -> Result<TokenResponse, Error> {
+    fn read_success(&self, answer: &Answer) -> Result<TokenResponse, Error> {
         let status = answer.status;
         let failure = |success, what| Error::of_success(success, status, what);
         match answer.end {
-            End::Torn(source) => {
-                return Err(failure(Success::Torn, "the answer broke off").with_source(source));
-            }
+            End::Torn(_) => return Err(failure(Success::Torn, "the answer broke off")),
             _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) => {
                 return Err(failure(Success::NoContent, "the answer has no content"));
             }
@@ -86,10 +90,7 @@ impl Reader<'_> {
                 return Err(Error::of_success(Success::Foreign, status, what));
             }
         };
-        // A shorter one would be a word of its own.
-        if let Some(token) = fields.token().filter(|token| token.len() >= SHORTEST_TOKEN) {
-            self.token.get_or_init(|| Zeroizing::new(token.to_owned()));
-        }
+        self.note_token(&fields);
         let repeated = ["access_token", "token_type", "expires_in", "error"];
         if let Some(name) = repeated.iter().find(|name| fields.contradicts(name)) {
             let what = format!("the answer has two different values of {name}");
@@ -156,6 +157,7 @@ impl Reader<'_> {
         let whole = matches!(answer.end, End::Whole);
         let fields = Fields::parse(&answer.body).ok();
         let fields = fields.filter(|fields| whole || fields.is_json);
+        fields.iter().for_each(|fields| self.note_token(fields));
         self.refused(answer.status, fields.as_ref(), &answer.headers)
     }
 
@@ -206,24 +208,30 @@ impl Reader<'_> {
             .with_vendor_code(vendor_code.map(|code| self.shown(&code, MAX_NAME)))
     }
 
-    /// Words that were asked for are shown as they are: they are the user's own, and `read` is no
-    /// less the scope for being the secret as well.
+    /// What was asked for is shown as it is: it is the user's own, and `read` is no less the scope
+    /// for being the secret as well. The rest is masked in one piece, so that the work has a bound.
     fn scope(&self, fields: &Fields) -> Option<String> {
-        let words = fields.scope()?;
-        let words: Vec<_> = words
-            .iter()
-            .map(|word| {
-                let asked = self
-                    .asked
-                    .scope_tokens()
-                    .any(|asked| asked == word.as_str());
-                match asked {
-                    true => Cow::Borrowed(word.as_str()),
-                    false => Cow::Owned(self.shown(word, usize::MAX)),
-                }
-            })
-            .collect();
-        Some(words.join(" "))
+        let granted = fields.scope()?;
+        let is_granted = |asked: &&str| granted.iter().any(|word| word.as_str() == *asked);
+        let asked: Vec<_> = self.asked.scope_tokens().filter(is_granted).collect();
+        let others = granted.iter().map(|word| word.as_str());
+        let others = others.filter(|word| !word.is_empty() && !asked.contains(word));
+        let others = Zeroizing::new(others.collect::<Vec<_>>().join(" "));
+        let others = self.shown(&others, MAX_SCOPE);
+        let shown = asked.into_iter().chain([others.as_str()]);
+        Some(
+            shown
+                .filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
+    }
+
+    /// A token that the server repeats elsewhere is masked there. A short one would be a word.
+    fn note_token(&self, fields: &Fields) {
+        if let Some(token) = fields.token().filter(|token| token.len() >= SHORTEST_TOKEN) {
+            self.token.get_or_init(|| Zeroizing::new(token.to_owned()));
+        }
     }
 
     fn words(&self, text: &str) -> Option<String> {
@@ -233,11 +241,8 @@ impl Reader<'_> {
 
     /// Masked before it is cut: a secret must not survive by half.
     fn shown(&self, text: &str, longest: usize) -> String {
-        let text = Zeroizing::new(match self.token.get() {
-            Some(token) => text.replace(token.as_str(), "***"),
-            None => text.to_owned(),
-        });
-        printable(&(self.mask)(&text), longest)
+        let token = self.token.get().map(|token| token.as_str());
+        printable(&(self.mask)(text, token), longest)
     }
 
     /// The server's name for this exchange, which its operators can find in their logs.
@@ -247,6 +252,10 @@ impl Reader<'_> {
             "x-correlation-id",
             "request-id",
             "x-ms-request-id",
+            "x-okta-request-id",
+            "x-amzn-requestid",
+            "x-trace-id",
+            "cf-ray",
             "traceparent",
         ];
         let value = names.iter().find_map(|name| headers.get(*name))?;
@@ -256,12 +265,12 @@ impl Reader<'_> {
 }
 
 /// Neither 2xx nor an error.
-fn neither(answer: &Answer, mask: &dyn Fn(&str) -> String) -> Error {
+fn neither(answer: &Answer, mask: &dyn Fn(&str, Option<&str>) -> String) -> Error {
     let location = answer.headers.get(LOCATION);
     let what = match location.filter(|_| answer.status.is_redirection()) {
         Some(location) => {
             let target = String::from_utf8_lossy(location.as_bytes());
-            let target = without_secrets(&mask(&target));
+            let target = without_secrets(&mask(&target, None));
             Cow::Owned(format!(
                 "the token endpoint answered with a redirect to {target}, which is never followed"
             ))
@@ -321,6 +330,10 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 const MEND: &str = "the operator of the token endpoint has to mend its answer";
 
 const MAX_WORDS: usize = 256;
+
+/// What is kept of a scope that was not asked for.
+const MAX_SCOPE: usize = 4096;
+
 const SHORTEST_TOKEN: usize = 8;
 const MAX_NAME: usize = 64;
 

@@ -38,11 +38,13 @@ impl TokenResponse {
     ///
     /// [`Error::is_invalid_response`] when the token is empty or has characters that an `Authorization` header cannot carry.
     pub fn new(access_token: impl Into<String>) -> Result<Self, Error> {
-        let value = AccessTokenValue::parse(access_token.into()).ok_or_else(|| {
-            Error::invalid_response(
-                "the access token is empty or has characters that a header cannot carry",
-            )
-        })?;
+        let access_token = access_token.into();
+        let wrong = match access_token.is_empty() {
+            true => "the access token is empty",
+            false => "the access token has characters that a header cannot carry",
+        };
+        let value =
+            AccessTokenValue::parse(access_token).ok_or_else(|| Error::invalid_response(wrong))?;
         Ok(Self {
             value,
             expires_in: None,
@@ -86,7 +88,8 @@ impl TokenResponse {
         self.expires_in
     }
 
-    /// The scope that the server says it granted, space-separated.
+    /// The scope that the server says it granted, space-separated: first what was asked for of it,
+    /// then the rest, of which 4,096 characters are kept.
     #[must_use]
     pub fn granted_scope(&self) -> Option<&str> {
         self.scope.as_deref()
