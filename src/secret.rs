@@ -135,7 +135,7 @@ impl Secret {
         };
         Err(self
             .unusable(what)
-            .with_advice("write the secret alone into it, as UTF-8; nothing was sent, and requests resume by themselves"))
+            .with_advice("it has to be the secret alone, as UTF-8; nothing was sent, and requests resume by themselves"))
     }
 
     /// Names the place, never the value.

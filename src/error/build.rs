@@ -7,6 +7,7 @@ use std::fmt;
 use http::StatusCode;
 
 use super::text::{shown, without_secrets};
+use crate::grant::misspelt;
 use crate::origin;
 
 /// What is wrong with a configuration, and what to write instead. It names the setting and never prints a secret; of a URL
@@ -143,7 +144,7 @@ impl fmt::Display for BuildError {
                 f,
                 "resource: {:?} is not an absolute URI without a fragment; if the server wants it as it is, send it with \
                  parameter(\"resource\", ..)",
-                without_secrets(resource)
+                shown(&origin::without_secrets(resource))
             ),
             Self::Origin { origin } => {
                 let origin = origin::without_secrets(origin);
@@ -240,10 +241,14 @@ fn parameter_advice(name: &str) -> &'static str {
 
 /// The origin comes with stars in the place of what may be secret, see [`origin::without_secrets`].
 fn origin_advice(origin: &str) -> Cow<'static, str> {
-    let advice = if origin.trim() != origin || origin.contains(['"', '\'', '`']) {
+    let advice = if origin.trim().is_empty() {
+        "it is empty; write scheme and host"
+    } else if origin.trim() != origin || origin.contains(['"', '\'', '`']) {
         "leave out the quotes and the white space around it"
     } else if origin.starts_with('<') && origin.ends_with('>') && origin.contains("://") {
         "leave out the angle brackets around it"
+    } else if origin.contains('*') && !origin.contains("***") {
+        "patterns are not known; name each origin"
     } else if origin.contains([',', ';']) || origin.contains(char::is_whitespace) {
         "name one origin at a time"
     } else if origin.contains(['{', '}', '<', '>', '$']) {
@@ -275,7 +280,9 @@ fn absolute_origin_advice(scheme: &str, rest: &str) -> Cow<'static, str> {
         "ws" => ("http", false),
         _ => ("https", false),
     };
-    let wrong = if rest.starts_with("http://") || rest.starts_with("https://") {
+    let inner = place.strip_suffix(':').unwrap_or(place);
+    let twice = after.starts_with("//") && matches!(inner, "http" | "https");
+    let wrong = if twice {
         "it has the scheme twice"
     } else if hidden {
         return "leave out the user-info, the query and the fragment".into();
@@ -292,13 +299,15 @@ fn absolute_origin_advice(scheme: &str, rest: &str) -> Cow<'static, str> {
     } else if !matches!(after, "" | "/") {
         "leave the path out"
     } else {
-        return origin::wrong(&format!("{web}://{place}"))
+        let meant = format!("{web}://{place}");
+        return misspelt(&meant)
+            .or_else(|| origin::wrong(&meant))
             .unwrap_or("check its host and port")
             .into();
     };
-    let meant = match wrong {
-        "it has the scheme twice" => rest.to_owned(),
-        _ => format!("{web}://{place}"),
+    let meant = match twice {
+        true => format!("{inner}:{after}"),
+        false => format!("{web}://{place}"),
     };
     match origin::wrong(&meant) {
         None => format!("{wrong}: write {meant:?}").into(),
@@ -386,6 +395,17 @@ mod tests {
                 "https://https://api.example",
                 "the scheme twice: write \"https://api.example\"",
             ),
+            (
+                "https://http//api.example",
+                "the scheme twice: write \"http://api.example\"",
+            ),
+            ("", "empty"),
+            ("*", "name each origin"),
+            ("https://api.example\\v1", "backslash"),
+            ("https://::1", "no brackets"),
+            ("https://[::1", "no closing bracket"),
+            ("https://api.example:443:443", "more than one :"),
+            ("https://api%2eexample", "has a %"),
         ] {
             let origin = origin.to_owned();
             let text = BuildError::Origin { origin }.to_string();

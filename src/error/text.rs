@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::transport::{Fault, chain};
 use super::{Cause, Class, Error, REGISTERED};
@@ -16,6 +16,8 @@ pub(crate) struct Asked {
     /// Host and port, as the token URL has them.
     pub(crate) authority: String,
     pub(crate) path: String,
+    /// The token client is the user's, and may go through a proxy that we know nothing of.
+    pub(crate) own_client: bool,
     /// Space-separated; empty when none was asked for.
     pub(crate) scope: String,
     /// What to check when the server does not know this client.
@@ -190,6 +192,14 @@ impl Case<'_> {
             None => String::new(),
         };
         let at = asked.map_or(host, |asked| &asked.authority);
+        let has_port = at
+            .rsplit_once(':')
+            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let connect = format!("{at}{}", if has_port { "" } else { ":443" });
+        let proxy = match asked {
+            Some(asked) if asked.own_client => PROXY,
+            _ => "",
+        };
         let also = match asked {
             Some(asked) => format!(
                 "; check also that the token URL, {}://{at}{}, is that of the token endpoint",
@@ -203,7 +213,9 @@ impl Case<'_> {
             ("{client}", client),
             ("{host}", host),
             ("{at}", at),
+            ("{connect}", &*connect),
             ("{path}", &*path),
+            ("{proxy}", proxy),
             ("{also}", &*also),
             ("{scope}", &*scope),
             ("{code}", code),
@@ -215,6 +227,8 @@ impl Case<'_> {
         text
     }
 }
+
+const PROXY: &str = "; if the token client goes through a proxy, this may be about that";
 
 /// When the way in which the client authenticates is not known.
 const CLIENT: &str = "check the client id and the secret, and how they are sent";
@@ -282,7 +296,11 @@ const ADVICE: &[Row] = &[
     ),
     (
         |case| case.is(Fault::Certificate),
-        "look at it with `openssl s_client -connect {at}`, and tell the operator of {host}",
+        "look at it with `openssl s_client -connect {connect}`, and tell the operator of {host}",
+    ),
+    (
+        |case| case.is(Fault::OfCa),
+        "the operator of {host} has to replace it with one whose basic constraints say CA:FALSE",
     ),
     (
         |case| case.is(Fault::OurCertificate),
@@ -328,19 +346,19 @@ const ADVICE: &[Row] = &[
     ),
     (
         |case| case.is(Fault::Dns),
-        "check the spelling of {host} in the token URL, and the DNS of this machine; requests resume by themselves",
+        "check the spelling of {host} in the token URL, and the DNS of this machine{proxy}; requests resume by themselves",
     ),
     (
         |case| case.is(Fault::Refused),
-        "check the host and port of the token URL, {at}, and that the token endpoint is up; requests resume by themselves",
+        "check the host and port of the token URL, {at}, and that the token endpoint is up{proxy}; requests resume by themselves",
     ),
     (
         |case| case.is(Fault::NoRoute),
-        "check the network of this machine and its way to {at}; requests resume by themselves",
+        "check the network of this machine and its way to {at}{proxy}; requests resume by themselves",
     ),
     (
         |case| case.is(Fault::ConnectTimeout),
-        "check the host and port of the token URL, {at}, and whether a firewall drops the connection; requests resume by \
+        "check the host and port of the token URL, {at}, and whether a firewall drops the connection{proxy}; requests resume by \
          themselves",
     ),
     (
@@ -567,7 +585,7 @@ const ADVICE: &[Row] = &[
     ),
     (
         |case| case.class(Class::Transient) && case.endpoint(),
-        "check that the token endpoint is up and reachable from here; requests resume by themselves",
+        "check that the token endpoint is up and reachable from here{proxy}; requests resume by themselves",
     ),
     (
         |case| case.class(Class::Transient),
@@ -578,6 +596,7 @@ const ADVICE: &[Row] = &[
 /// The whole story in one line, the innermost cause and the advice included: printing it alone is enough.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let f = &mut OneLine(f);
         let cause = &*self.cause;
         if cause.row.class == Class::Destination {
             f.write_str(&cause.what)?;
@@ -622,6 +641,17 @@ impl fmt::Display for Error {
             (None, Some(asked)) => write!(f, "; Retry-After: {} s", asked.as_secs()),
             (None, None) => Ok(()),
         }
+    }
+}
+
+/// A source of the user's own may have line breaks in its words.
+struct OneLine<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut lines = text.split(char::is_control);
+        self.0.write_str(lines.next().unwrap_or_default())?;
+        lines.try_for_each(|line| write!(self.0, " {line}"))
     }
 }
 
@@ -709,6 +739,7 @@ mod tests {
             loopback: false,
             authority: String::from("gw.example:8443"),
             path: String::from("/oauth2/v1/token"),
+            own_client: false,
             scope: String::from("aisp pisp"),
             client: "check the client",
             page: false,

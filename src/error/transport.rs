@@ -20,6 +20,8 @@ pub(super) enum Fault {
     Expired,
     NotYetValid,
     Revoked,
+    /// Their certificate is one that a CA may have, and no server.
+    OfCa,
     /// Their certificate does not verify for another reason.
     Certificate,
     /// They want a certificate of ours, or another one.
@@ -52,6 +54,7 @@ impl Fault {
             Self::Expired => "the certificate of the token endpoint has expired",
             Self::NotYetValid => "the certificate of the token endpoint is not valid yet",
             Self::Revoked => "the certificate of the token endpoint is revoked",
+            Self::OfCa => "the certificate of the token endpoint is that of a CA, not of a server",
             Self::Certificate => "the certificate of the token endpoint does not verify",
             Self::OurCertificate => {
                 "the token endpoint refused the client certificate, or wants one"
@@ -79,6 +82,7 @@ impl Fault {
             | Self::Expired
             | Self::NotYetValid
             | Self::Revoked
+            | Self::OfCa
             | Self::Certificate
             | Self::OurCertificate => class::of_no_head(NoHead::Certificate),
             _ => class::of_no_head(NoHead::Other),
@@ -183,7 +187,7 @@ const TEXTS: &[(&str, Fault)] = &[
     ("alert access denied", Fault::OurCertificate),
     ("unknownissuer", Fault::UnknownIssuer),
     ("unknown issuer", Fault::UnknownIssuer),
-    ("causedasendentity", Fault::UnknownIssuer),
+    ("causedasendentity", Fault::OfCa),
     ("peer certificate: badsignature", Fault::UnknownIssuer),
     ("certificate signature failure", Fault::UnknownIssuer),
     ("self-signed certificate", Fault::UnknownIssuer),
@@ -220,6 +224,7 @@ const TEXTS: &[(&str, Fault)] = &[
     ("transfer-encoding parsed", Fault::BrokenHttp),
     ("message head is too large", Fault::BrokenHttp),
     ("invalid http", Fault::NoHttp),
+    ("received unexpected message", Fault::NoHttp),
     ("received fatal alert", Fault::Handshake),
     ("tls handshake", Fault::Handshake),
     ("handshake failure", Fault::Handshake),
@@ -230,6 +235,7 @@ const TEXTS: &[(&str, Fault)] = &[
     ("unsupported scheme", Fault::Scheme),
     ("proxy auth", Fault::Proxy),
     ("unsuccessful tunnel", Fault::Proxy),
+    ("tunnel error: unsuccessful", Fault::Proxy),
     ("dns error", Fault::Dns),
     ("lookup address", Fault::Dns),
     ("name or service not known", Fault::Dns),

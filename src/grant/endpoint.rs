@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
+use super::fields::Fields;
 use super::token_url::misspelt;
 use super::{TokenRequest, attempt};
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
@@ -27,6 +28,8 @@ pub(super) const MAX_BODY: usize = 1 << 20;
 pub(super) struct Endpoint {
     uri: Uri,
     client: Arc<dyn TokenClient>,
+    /// The client is the user's.
+    own_client: bool,
 }
 
 /// An answer as it came, its body within bounds.
@@ -75,11 +78,16 @@ impl Endpoint {
             let host = authority.host().to_owned();
             return Err(BuildError::InsecureTokenUrl { host });
         }
+        let own_client = client.is_some();
         let client = match client {
             Some(client) => client,
             None => default_client(parts.is_https())?,
         };
-        Ok(Self { uri, client })
+        Ok(Self {
+            uri,
+            client,
+            own_client,
+        })
     }
 
     pub(super) fn uri(&self) -> &Uri {
@@ -103,6 +111,7 @@ impl Endpoint {
             loopback: parts.is_ok_and(|parts| parts.is_loopback()),
             authority: authority.to_owned(),
             path: self.uri.path().to_owned(),
+            own_client: self.own_client,
             scope: request.scope_tokens().collect::<Vec<_>>().join(" "),
             client,
             page,
@@ -128,7 +137,7 @@ impl Answer {
     pub(super) fn is_page(&self) -> bool {
         let body = self.body.trim_ascii_start();
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        !body.is_empty() && !body.starts_with(b"{")
+        !body.is_empty() && !body.starts_with(b"{") && Fields::parse(body).is_err()
     }
 }
 

@@ -183,7 +183,14 @@ impl Fields {
     /// stands in the place of a code and is none.
     pub(super) fn description(&self) -> Option<Zeroizing<String>> {
         let words = DESCRIPTIONS.iter().find_map(|path| self.said(path));
-        words.or_else(|| self.said(&["error"]).filter(|text| !is_code(text)))
+        let error = self.said(&["error"]).filter(|text| !is_code(text));
+        match (error, words) {
+            // Keycloak has what is wrong there, and where to look in the description.
+            (Some(error), Some(words)) if is_sentence(&error) && !words.contains(&**error) => {
+                Some(Zeroizing::new(format!("{}: {}", *error, *words)))
+            }
+            (error, words) => words.or(error),
+        }
     }
 
     /// A vendor's own code, which is shown and decides nothing.
@@ -231,6 +238,20 @@ impl Value {
     }
 }
 
+/// Whether it is more than the reason phrase of a status.
+fn is_sentence(text: &str) -> bool {
+    text.contains(' ') && !is_reason(text)
+}
+
+/// As HTTP writes it: `unauthorized` is a vendor's code.
+fn is_reason(text: &str) -> bool {
+    let mut phrases = (100..1000).filter_map(|status| {
+        let status = StatusCode::from_u16(status).ok()?;
+        status.canonical_reason()
+    });
+    phrases.any(|phrase| phrase == text)
+}
+
 /// Whether it is an error code, and not a sentence, a number or the reason phrase of a status.
 pub(super) fn is_code(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -238,14 +259,7 @@ pub(super) fn is_code(text: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
         && text.len() <= MAX_CODE;
     let no_error = ["none", "null", "ok", "success"];
-    let mut phrases = (100..1000).filter_map(|status| {
-        let status = StatusCode::from_u16(status).ok()?;
-        status.canonical_reason()
-    });
-    in_grammar
-        && !no_error.iter().any(|word| word.eq_ignore_ascii_case(text))
-        // As HTTP writes it: `unauthorized` is a vendor's code.
-        && !phrases.any(|phrase| phrase == text)
+    in_grammar && !no_error.iter().any(|word| word.eq_ignore_ascii_case(text)) && !is_reason(text)
 }
 
 /// `application/x-www-form-urlencoded`, in memory of the right size from the beginning, since it

@@ -10,6 +10,7 @@ use http::Uri;
 use zeroize::Zeroizing;
 
 use crate::error::{BuildError, without_secrets};
+use crate::origin;
 
 /// The scope, audience, resource and extra parameters of a token request: everything that makes one token differ from another
 /// of the same client.
@@ -104,7 +105,7 @@ impl TokenRequest {
     pub fn resource(mut self, resource: impl Into<String>) -> Result<Self, BuildError> {
         let resource = resource.into();
         if !is_absolute_uri(&resource) {
-            let resource = without_secrets(&resource);
+            let resource = origin::without_secrets(&resource);
             return Err(BuildError::Resource { resource });
         }
         let fields = Arc::make_mut(&mut self.0);

@@ -75,9 +75,9 @@ fn misspelt_absolute(scheme: &str, rest: &str) -> Option<&'static str> {
     } else if host.ends_with(':') && after.starts_with("//") {
         Some("its host ends with a : and no port; write the port, or leave the : out")
     } else if host.starts_with('[') && !host.contains(']') {
-        Some("its IPv6 address has no closing bracket; write [address], as in https://[::1]/path")
+        Some("its IPv6 address has no closing bracket; write [address], as in https://[::1]")
     } else if host.parse::<Ipv6Addr>().is_ok() {
-        Some("its IPv6 address has no brackets; write [address], as in https://[::1]/path")
+        Some("its IPv6 address has no brackets; write [address], as in https://[::1]")
     } else if !host.starts_with('[') && host.matches(':').count() > 1 {
         Some("its host has more than one : after it; write one port")
     } else if !host.is_ascii() {
