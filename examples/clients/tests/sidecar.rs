@@ -1094,6 +1094,57 @@ fn an_answer_of_the_api_comes_back_as_it_is_but_for_what_belongs_to_its_connecti
 }
 
 #[test]
+fn of_two_lengths_of_an_answer_the_chunks_count() {
+    let chunks = "26\r\n{\"balance\":100,\"currency\":\"EUR\",\"a\":1}\r\n0\r\n\r\n";
+    for lengths in [
+        "transfer-encoding: chunked\r\ncontent-length: 12\r\n",
+        "content-length: 0\r\ntransfer-encoding: chunked\r\n",
+    ] {
+        let sidecar = Sidecar::with(Config {
+            api: format!("HTTP/1.1 200 OK\r\n{lengths}\r\n{chunks}"),
+            ..Config::default()
+        });
+        let reply = sidecar.ask("GET /a", "");
+        assert_eq!(reply.status, 200);
+        assert!(reply.text.ends_with(chunks), "{reply:?}");
+        assert!(!reply.text.to_ascii_lowercase().contains("content-length"));
+    }
+}
+
+#[test]
+fn an_api_that_switches_protocols_unasked_is_a_502() {
+    let sidecar = Sidecar::with(Config {
+        api: "HTTP/1.1 101 Switching Protocols\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n"
+            .to_owned(),
+        ..Config::default()
+    });
+    assert_eq!(sidecar.ask("GET /a", "").status, 502);
+}
+
+#[test]
+fn a_misspelt_variable_is_no_call_for_the_emulated_gateway() {
+    for (variables, missing) in [
+        (["OAUTH_TOKEN_URI", "API_URI"], "OAUTH_TOKEN_URL"),
+        (
+            ["OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET"],
+            "OAUTH_TOKEN_URL",
+        ),
+        (
+            ["OAUTH_TOKEN_URL", "OAUTH_CLIENT_ID"],
+            "OAUTH_CLIENT_SECRET",
+        ),
+    ] {
+        let mut command = command();
+        for variable in variables {
+            command.env(variable, "http://127.0.0.1:9/token");
+        }
+        let (code, said) = ends(command);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(missing), "{said}");
+    }
+}
+
+#[test]
 fn a_connection_serves_many_requests() {
     let sidecar = Sidecar::start();
     let mut tcp = TcpStream::connect(sidecar.address).unwrap();
@@ -1126,6 +1177,8 @@ fn a_wrong_variable_is_said_at_the_start() {
         ("SIDECAR_HEADER", "x a: hunter2"),
         ("SIDECAR_HEADER", "Content-Type: hunter2"),
         ("SIDECAR_HEADER", "sec-fetch-site: none"),
+        ("SIDECAR_HEADER", "Cache-Control: hunter2"),
+        ("SIDECAR_HEADER", "X-Requested-With: hunter2"),
     ] {
         let mut command = command();
         command
@@ -1133,22 +1186,27 @@ fn a_wrong_variable_is_said_at_the_start() {
             .env("OAUTH_CLIENT_ID", "consumer-key")
             .env("OAUTH_CLIENT_SECRET", SECRET)
             .env("API_URL", "https://api.example")
-            .env(variable, value)
-            .stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let end = Instant::now() + Duration::from_secs(10);
-        while process.try_wait().unwrap().is_none() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(5));
-        }
-        _ = process.kill();
-        let output = process.wait_with_output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{variable}={value}: {said}");
+            .env(variable, value);
+        let (code, said) = ends(command);
+        assert_eq!(code, Some(1), "{variable}={value}: {said}");
         assert!(!said.contains("hunter2"), "{said}");
         if value != "https://api.example:99999" {
             assert!(said.contains(variable), "{variable}={value}: {said}");
         }
     }
+}
+
+/// How a start that fails ends, and what it says then.
+fn ends(mut command: Command) -> (Option<i32>, String) {
+    let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while process.try_wait().unwrap().is_none() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    _ = process.kill();
+    let output = process.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
 }
 
 const TOKEN: &str = "token-0123456789abcdef";

@@ -48,9 +48,11 @@
 //! | a head of more than 64 KiB or 100 headers | 431, by hyper |
 //! | HTTP/2 | the connection is closed |
 //!
-//! A browser of before 2023 sends no `Sec-Fetch-Site`, and no `Origin` with a form or a picture;
-//! neither does another user of the machine. Where such are possible, set `SIDECAR_HEADER`: a page
-//! cannot add a header without asking first, which is refused.
+//! Not told from a program are a browser of before 2023, which sends no `Sec-Fetch-Site`, and no
+//! `Origin` with a form or a picture; a page opened from the address bar or a bookmark that
+//! redirects here, which makes one GET with `Sec-Fetch-Site: none`; and another user of the
+//! machine. Where such are possible, set `SIDECAR_HEADER`: a page cannot add a header without asking
+//! first, which is refused.
 
 #[path = "../../../../gateway/mod.rs"]
 mod gateway;
@@ -97,7 +99,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Result<(), BoxError> {
-    let configured = env::var_os("OAUTH_TOKEN_URL").is_some() || env::var_os("API_URL").is_some();
+    // One that is there and another that is misspelt are no call for the emulated gateway.
+    let configured = env::vars_os().any(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with("OAUTH_") || name == "API_URL"
+    });
     let gateway = match configured {
         true => None,
         false => Some(Gateway::start(Config::default()).await?),
@@ -291,7 +297,16 @@ async fn forward(State(sidecar): State<Sidecar>, mut request: Request) -> Respon
     request.headers_mut().remove(header::EXPECT);
     let request = request.map(|body| Body::new(body.map_err(|error| Torn(error.into_inner()))));
     match sidecar.client.oneshot(request).await {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => (
+            StatusCode::BAD_GATEWAY,
+            "the API switched protocols unasked\n",
+        )
+            .into_response(),
         Ok(mut response) => {
+            // RFC 9112 §6.3: of two lengths this one is void, and our own server would obey it.
+            if response.headers().contains_key(header::TRANSFER_ENCODING) {
+                response.headers_mut().remove(header::CONTENT_LENGTH);
+            }
             remove_hop_by_hop(response.headers_mut());
             response.map(Body::new)
         }

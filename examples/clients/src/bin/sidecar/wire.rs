@@ -9,12 +9,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -31,7 +32,9 @@ pub(crate) async fn serve(
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.max_header_size(LONGEST_HEAD);
+    http.max_header_size(LONGEST_HEAD)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
     let open = GracefulShutdown::new();
     let mut stop = pin!(stop);
     loop {
@@ -187,3 +190,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
 /// In bytes. The longest target that hyper takes is as long.
 const LONGEST_HEAD: usize = 64 * 1024;
+
+/// For a head to be read, and for a connection to be kept between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
