@@ -68,7 +68,7 @@ impl<G> OAuthLayerBuilder<G> {
         self.ask(|request| Ok(request.audience(audience)))
     }
 
-    /// Adds a resource indicator (RFC 8707), an absolute URI. What a server wants under that name otherwise, is sent by
+    /// Adds a resource indicator (RFC 8707), an absolute URI. A server that wants something else under that name gets it by
     /// `parameter("resource", ..)`.
     pub fn resource(self, resource: impl Into<String>) -> Self {
         self.ask(|request| request.resource(resource))

@@ -82,7 +82,7 @@
 //! | `aws-lc-rs` | yes | `client` with AWS-LC as its TLS provider |
 //! | `ring` | no | `client` with ring as its TLS provider |
 //! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
-//! | `tower-http` | no | finds out a token client that followed a redirect of tower-http's `FollowRedirect` |
+//! | `tower-http` | no | detects a token client that followed a redirect of tower-http's `FollowRedirect` |
 //! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE`, `UNAUTHENTICATED`, `INTERNAL` or `FAILED_PRECONDITION` to gRPC clients |
 //! | `test-util` | no | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -326,6 +326,22 @@ async fn eight_kinds_in_a_row_that_are_refused_speak_for_the_client() {
 
 // FC15
 #[tokio::test(start_paused = true)]
+async fn one_kind_that_is_refused_again_and_again_speaks_for_itself() {
+    let endpoint = Endpoint::new();
+    let tokens = layer(&endpoint).tokens();
+    for _ in 0..20 {
+        endpoint.push(Answer::Error(400, "invalid_target"));
+        kind(&tokens, 0).token().await.expect_err("refused");
+        advance(secs(120)).await;
+    }
+    endpoint.push(Answer::Error(400, "invalid_target"));
+    kind(&tokens, 0).token().await.expect_err("refused");
+    tokens.token().await.expect("the client is well");
+    assert_eq!(endpoint.requests(), 22);
+}
+
+// FC15
+#[tokio::test(start_paused = true)]
 async fn kinds_that_are_refused_between_successes_speak_for_themselves() {
     let endpoint = Endpoint::new();
     let tokens = layer(&endpoint).tokens();
@@ -407,6 +423,42 @@ async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
             .expect("its backoff is over too");
     }
     assert_eq!(endpoint.requests(), 7);
+}
+
+// FC16, R17
+#[tokio::test(start_paused = true)]
+async fn a_success_ends_the_backoff_of_all_kinds_only_when_the_secret_has_changed() {
+    for changes in [false, true] {
+        let secret = Arc::new(std::sync::Mutex::new("old"));
+        let read = Arc::clone(&secret);
+        let provider = Secret::provider(move || {
+            let secret = *read.lock().unwrap();
+            async move { Ok::<_, std::io::Error>(secret) }
+        });
+        let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_target"));
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", provider)
+            .token_client(endpoint.clone())
+            .clock(ManualClock::new())
+            .build()
+            .unwrap();
+        let tokens = layer.tokens();
+        kind(&tokens, 0).token().await.expect_err("refused");
+        if changes {
+            *secret.lock().unwrap() = "new";
+        }
+        // The first to use what is there now is refused as well.
+        kind(&tokens, 1).token().await.expect_err("refused");
+        assert_eq!(endpoint.requests(), 2);
+        advance(secs(2)).await;
+        // A look at the secret finds it as it was used last.
+        kind(&tokens, 1).token().await.expect_err("a backoff");
+        assert_eq!(endpoint.requests(), 2);
+
+        endpoint.set(Answer::Token(3600));
+        kind(&tokens, 9).token().await.expect("granted");
+        let told = kind(&tokens, 0).token().await;
+        assert_eq!(told.is_ok(), changes, "{told:?}");
+    }
 }
 
 // FC18, R9

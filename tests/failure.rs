@@ -157,6 +157,29 @@ async fn every_transient_row_is_tried_three_times_and_then_backs_off() {
 
 // R9
 #[tokio::test(start_paused = true)]
+async fn no_pause_and_no_attempt_begins_for_which_the_flight_has_no_time() {
+    for seed in 0..5 {
+        fastrand::seed(seed);
+        let endpoint = Endpoint::new()
+            .always(raw(503, &[], ""))
+            .latency(Duration::from_micros(999_990));
+        let tokens = builder(&endpoint)
+            .refresh_policy(RefreshPolicy::new().flight_timeout(Duration::from_secs(1)))
+            .build()
+            .unwrap()
+            .tokens();
+        let error = tokens.token().await.unwrap_err();
+        assert_eq!(
+            error.status().map(|status| status.as_u16()),
+            Some(503),
+            "{error}"
+        );
+        assert_eq!(endpoint.requests(), 1);
+    }
+}
+
+// R9
+#[tokio::test(start_paused = true)]
 async fn a_failure_that_passes_within_the_flight_is_nobodys_failure() {
     let endpoint = Endpoint::new().then([Answer::Refused, raw(503, &[], "")]);
     let tokens = layer(&endpoint).tokens();
@@ -723,6 +746,36 @@ async fn a_short_attempt_ends_with_what_the_head_says_too() {
             "{limit:?}"
         );
         assert!(!error.is_timeout() && took < limit, "{took:?}");
+    }
+}
+
+// R9
+#[tokio::test(start_paused = true)]
+async fn a_success_whose_body_stalls_is_a_timeout_that_says_so() {
+    for steps in [&[] as &[Step], &[Step::Bytes("{\"access_token\":\"t")]] {
+        let (error, requests, _) = ask(200, &[], steps, RefreshPolicy::new()).await;
+        let text = error.to_string();
+        assert!(
+            error.is_timeout() && text.contains("began to answer"),
+            "{text}"
+        );
+        assert_eq!(requests, 3);
+    }
+}
+
+// R4
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_largest_size_is_read_and_one_byte_more_is_too_much() {
+    const TOKEN: &str = r#"{"access_token":"t"}"#;
+    const LARGEST: usize = 1 << 20;
+    for (blanks, read) in [
+        (LARGEST - TOKEN.len(), true),
+        (LARGEST - TOKEN.len() + 1, false),
+    ] {
+        let body = " ".repeat(blanks) + TOKEN;
+        let endpoint = Endpoint::new().always(raw(200, &[], &body));
+        let told = layer(&endpoint).tokens().token().await;
+        assert_eq!(told.is_ok(), read, "{:?}", told.err());
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, thread};
@@ -502,6 +502,137 @@ fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
     });
     told.expect("flown anew");
     assert_eq!(endpoint.requests(), 1);
+}
+
+// FC1
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_stood_still_too_leaves_the_flight_a_moment_for_its_answer() {
+    let endpoint = Endpoint::new().latency(millis(40_100));
+    let tokens = layer(&endpoint).tokens();
+    let mut call = tokio_test::task::spawn(tokens.token());
+    assert!(call.poll().is_pending());
+    settle().await;
+    advance(secs(40)).await;
+    // Before the flight is polled again.
+    assert!(call.poll().is_pending());
+    let told = timeout(secs(1), call).await.expect("the answer of then");
+    assert!(told.is_ok(), "{}", told.unwrap_err());
+    assert_eq!(endpoint.requests(), 1);
+}
+
+// FC1, R11
+#[test]
+fn a_renewal_that_nobody_drives_is_flown_anew_by_the_next_call_after_its_limit() {
+    let endpoint = Endpoint::new();
+    let clock = ManualClock::new();
+    let tokens = builder(&endpoint)
+        .clock(clock.clone())
+        .build()
+        .expect("a layer")
+        .tokens();
+    let frozen = current_thread();
+    paused().block_on(async {
+        tokens.token().await.expect("the first one");
+        clock.advance(secs(3600 - 200));
+        {
+            let _entered = frozen.enter();
+            assert!(tokio_test::task::spawn(tokens.token()).poll().is_ready());
+        }
+        assert!(tokens.status().fetching);
+        clock.advance(secs(30));
+        tokens.token().await.expect("the live one");
+        settle().await;
+        assert_eq!(endpoint.requests(), 1, "not overdue yet");
+        clock.advance(secs(2));
+        tokens.token().await.expect("the live one");
+        // The one before it is given a moment to end.
+        sleep(secs(1)).await;
+        assert_eq!(endpoint.requests(), 2);
+        assert_eq!(tokens.token().await.expect("renewed").generation(), 2);
+    });
+}
+
+/// Answers its calls in turn; the second one blocks its thread until it is let go.
+#[derive(Default)]
+struct Blocking {
+    calls: AtomicUsize,
+    blocked: AtomicBool,
+    go: AtomicBool,
+}
+
+impl TokenSource for Blocking {
+    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+        Box::pin(async {
+            match self.calls.fetch_add(1, Ordering::SeqCst) + 1 {
+                2 => {
+                    self.blocked.store(true, Ordering::SeqCst);
+                    wait_for(&self.go);
+                    TokenResponse::new("t2")
+                }
+                3 => Err(tower_oauth::Error::rejected("access_denied", "no more")),
+                n => TokenResponse::new(format!("t{n}")),
+            }
+        })
+    }
+}
+
+fn wait_for(flag: &AtomicBool) {
+    while !flag.load(Ordering::SeqCst) {
+        thread::sleep(millis(1));
+    }
+}
+
+// R12
+#[test]
+fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_the_next() {
+    let source = Arc::new(Blocking::default());
+    let clock = ManualClock::new();
+    let layer = OAuthLayer::builder(Arc::clone(&source))
+        .clock(clock.clone())
+        .build()
+        .expect("a layer");
+    let tokens = layer.tokens();
+    let api = Api::new(|authorization| match authorization {
+        "Bearer t1" => unauthorized(INVALID_TOKEN),
+        _ => http::Response::new(String::new()),
+    });
+    let service = layer.replay_unauthorized().layer(api.clone());
+    current_thread()
+        .block_on(tokens.token())
+        .expect("the first one");
+    let replayed = {
+        let service = service.clone();
+        thread::spawn(move || {
+            let runtime = runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
+            let call = service.oneshot(get(API));
+            runtime
+                .expect("a runtime")
+                .block_on(call)
+                .expect("an answer")
+        })
+    };
+    wait_for(&source.blocked);
+    clock.advance(secs(31));
+    current_thread().block_on(async {
+        // Gives the renewal up, and flies another, which waits a moment for the first to end.
+        let mut call = tokio_test::task::spawn(service.oneshot(get(API)));
+        while source.calls.load(Ordering::SeqCst) < 3 {
+            let _ = call.poll();
+            source.go.store(true, Ordering::SeqCst);
+            sleep(millis(1)).await;
+        }
+        assert_eq!(call.await.expect("an answer").status(), 200);
+    });
+    assert_eq!(replayed.join().expect("no panic").status(), 200);
+    assert_eq!(tokens.status().generation, Some(2));
+    assert!(
+        !api.seen().contains(&"Bearer t4".to_owned()),
+        "{:?}",
+        api.seen()
+    );
 }
 
 /// Answers after a moment, and counts.

@@ -164,6 +164,28 @@ async fn debug_and_display_of_every_public_type_are_clean() {
             .expires_in(Duration::from_secs(1)),
     );
     assert_clean(&shown, "Debug or Display");
+    for name in [
+        "AccessToken",
+        "ClientAuth",
+        "ClientCredentials",
+        "ClientCredentialsBuilder",
+        "OAuth",
+        "OAuthLayer",
+        "OAuthLayerBuilder",
+        "ResponseFuture",
+        "Secret",
+        "Status",
+        "TokenCache",
+        "TokenRequest",
+        "TokenResponse",
+    ] {
+        let mut lines = shown.lines();
+        let begins = |rest: &str| rest.starts_with([' ', '(']);
+        assert!(
+            lines.any(|line| line.strip_prefix(name).is_some_and(begins)),
+            "{name} shows nothing"
+        );
+    }
 }
 
 // R24

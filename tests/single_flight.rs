@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::*;
@@ -9,7 +10,9 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{Error, OAuthLayer, TokenFuture, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth::{
+    BoxError, Error, OAuthLayer, TokenFuture, TokenRequest, TokenResponse, TokenSource,
+};
 
 type Answered = Result<http::Response<String>, tower::BoxError>;
 
@@ -448,10 +451,43 @@ async fn an_html_page_of_a_proxy_backs_off_like_a_rejection() {
 #[tokio::test(start_paused = true)]
 async fn a_future_that_is_never_polled_starts_nothing() {
     let endpoint = Endpoint::new();
-    let mut service = layer(&endpoint).layer(Api::ok());
+    let layer = layer(&endpoint);
+    let (tokens, mut service) = (layer.tokens(), layer.layer(Api::ok()));
+    let mut drop_one = async |endpoint: &Endpoint, requests| {
+        drop(service.ready().await.unwrap().call(get(API)));
+        settle().await;
+        assert_eq!(endpoint.requests(), requests);
+    };
+    drop_one(&endpoint, 0).await;
+    tokens.token().await.unwrap();
+    // Where a caller would wait for the renewal.
+    tokio::time::advance(Duration::from_secs(3590)).await;
+    drop_one(&endpoint, 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_never_polled_looks_at_no_secret() {
+    let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
+    let looks = std::sync::Arc::new(AtomicUsize::new(0));
+    let seen = std::sync::Arc::clone(&looks);
+    let secret = tower_oauth::Secret::provider(move || {
+        seen.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, BoxError>("secret".to_owned()) }
+    });
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
+        .token_client(endpoint.clone())
+        .clock(tower_oauth::ManualClock::new())
+        .build()
+        .unwrap();
+    layer.tokens().token().await.unwrap_err();
+    let before = looks.load(Ordering::SeqCst);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let mut service = layer.layer(Api::ok());
     drop(service.ready().await.unwrap().call(get(API)));
     settle().await;
-    assert_eq!(endpoint.requests(), 0);
+    assert_eq!(looks.load(Ordering::SeqCst), before);
+    layer.tokens().token().await.unwrap_err();
+    assert_eq!(looks.load(Ordering::SeqCst), before + 1);
 }
 
 #[test]

@@ -460,6 +460,19 @@ async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
         "replayed with a hook"
     );
     assert_eq!(endpoint.requests(), 2);
+    // And what the replay is told is told to the cache.
+    let api = Api::new(|authorization| {
+        let mut answer = Response::builder().header("content-type", "application/grpc");
+        if authorization != "Bearer token-3" {
+            answer = answer.header("grpc-status", "16");
+        }
+        answer.body(String::new()).unwrap()
+    });
+    let endpoint = Endpoint::new();
+    let replaying = layer(&endpoint).replay_with(|body: &String| Some(body.clone()));
+    let answer = replaying.layer(api.clone()).oneshot(post()).await.unwrap();
+    assert!(answer.headers().contains_key("grpc-status"), "once only");
+    assert!(replaying.tokens().status().suspect);
     // A gRPC call is a POST, always.
     let endpoint = Endpoint::new();
     let plain = layer(&endpoint);
@@ -514,6 +527,18 @@ async fn a_request_is_replayed_also_when_the_layer_and_the_service_are_gone() {
         StatusCode::OK,
         "what is to be replayed keeps the cache alive"
     );
+}
+
+// R10, R21
+#[tokio::test(start_paused = true)]
+async fn a_replay_waits_for_its_renewal_for_as_long_as_that_takes() {
+    let endpoint = Endpoint::new();
+    let api = refusing(&["token-1"], INVALID_TOKEN);
+    let layer = layer(&endpoint).replay_unauthorized();
+    layer.tokens().token().await.unwrap();
+    endpoint.set_latency(Duration::from_secs(9));
+    assert_eq!(call(&layer, &api).await.status(), 200);
+    assert_eq!(api.seen(), ["Bearer token-1", "Bearer token-2"]);
 }
 
 // FC10, R21

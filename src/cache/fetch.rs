@@ -45,10 +45,6 @@ impl Drop for Guard {
 
 async fn run(guard: Guard) {
     let Guard { cache, flight } = &guard;
-    // Given up before it was polled for the first time: another one flies by now.
-    if flight.is_finished() {
-        return;
-    }
     let limit = cache.policy.flight_timeout;
     let started = Instant::now();
     flight.begins(cache.clock.now().after(limit));

@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_lets_no_token_come_is_refused() {
-        let zero = Duration::ZERO;
+        let (zero, second) = (Duration::ZERO, Duration::from_secs(1));
         let new = RefreshPolicy::new;
         for policy in [
             new().attempts(0),
@@ -326,11 +326,42 @@ mod tests {
             new().max_flights(0),
             new().max_flights(usize::MAX),
             new().max_entries(0),
+            new().transient_backoff(second, Duration::from_nanos(1), second),
+            new().rejected_backoff(second, second, Duration::from_nanos(1)),
         ] {
             let error = policy.check().expect_err("a setting that makes no sense");
             assert!(matches!(error, BuildError::Policy { .. }), "{policy:?}");
         }
-        assert!(new().check().is_ok());
+        let largest = new()
+            .flight_timeout(24 * 3600 * second)
+            .attempt_timeout(24 * 3600 * second)
+            .max_flights(1_000_000);
+        for policy in [new(), largest] {
+            assert!(policy.check().is_ok(), "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn each_setting_is_kept_beside_the_others() {
+        let secs = Duration::from_secs;
+        let policy = RefreshPolicy::new()
+            .refresh_ahead(secs(1))
+            .last_stretch(secs(2))
+            .renewal_wait(secs(3))
+            .default_lifetime(secs(4))
+            .attempts(5)
+            .attempt_timeout(secs(6))
+            .flight_timeout(secs(7))
+            .transient_backoff(secs(8), secs(9), secs(10))
+            .rejected_backoff(secs(11), secs(12), secs(13))
+            .retry_after_cap(secs(14), secs(15))
+            .refusal_budget(16, secs(17))
+            .max_entries(18)
+            .max_flights(19);
+        let shown = format!("{policy:?}");
+        let numbers = shown.split(|c: char| !c.is_ascii_digit());
+        let numbers: Vec<u32> = numbers.filter_map(|number| number.parse().ok()).collect();
+        assert_eq!(numbers, (1..=19).collect::<Vec<_>>(), "{shown}");
     }
 
     // FC18, R9

@@ -94,7 +94,7 @@ impl<F: Clone> State<F> {
                     };
                 }
                 Freshness::Stale => Cause::Ahead,
-                Freshness::LastStretch | Freshness::Expired => Cause::LastStretch,
+                Freshness::LastStretch => Cause::LastStretch,
             },
         };
 
@@ -128,17 +128,12 @@ impl<F: Clone> State<F> {
             (None, Some(until)) => {
                 return match usable {
                     Some(token) => {
-                        let turn = if cause == Cause::Ahead {
-                            token.schedule.last_stretch
-                        } else {
-                            token.schedule.end
-                        };
                         let probe = match (rest, self.probed) {
                             (Some(rest), _) => rest,
                             (None, Some(last)) if can_change => last.after(PROBE_INTERVAL),
                             (None, _) => Timestamp::MAX,
                         };
-                        token.set_free_until(until.min(turn).min(probe));
+                        token.set_free_until(until.min(token.schedule.end).min(probe));
                         Decision::Serve {
                             token,
                             launch: None,

@@ -6,7 +6,7 @@ use metrics::{Label, counter, histogram};
 
 use super::{Event, Observer};
 
-/// Counts the events for the [`metrics`] facade.
+/// Counts the events for the `metrics` facade.
 ///
 /// ```
 /// use tower_oauth::{OAuthLayer, observe::Metrics};

@@ -9,7 +9,7 @@
 //!
 //! | level | when |
 //! |---|---|
-//! | warn | a flight failed; a live token goes on being used after that; a budget is spent; a scope was narrowed |
+//! | warn | a flight failed; a live token goes on being used after that; a budget is spent; a scope was narrowed; an observer panicked; a runtime has no timers |
 //! | debug | everything else |
 //!
 //! All follow flights, never calls: the log of an outage grows with the attempts, not with the traffic.
@@ -31,7 +31,7 @@ use crate::token::TokenResponse;
 #[cfg(feature = "metrics")]
 pub use self::metrics::Metrics;
 
-/// Is told what happens in the cache.
+/// Observes what happens in the cache.
 ///
 /// Called outside of every lock, from the task of a flight or from the call that caused the event,
 /// so it should return quickly. The end of a flight is told before its callers have their answer,

@@ -105,3 +105,19 @@ impl fmt::Debug for TokenResponse {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_can_be_read() {
+        let bare = TokenResponse::new("t").unwrap();
+        assert_eq!((bare.expose_secret(), bare.lifetime()), ("t", None));
+        assert_eq!(bare.granted_scope(), None);
+        let life = Duration::from_secs(9);
+        let full = bare.expires_in(life).scope("a b");
+        assert_eq!(full.lifetime(), Some(life));
+        assert_eq!(full.granted_scope(), Some("a b"));
+    }
+}

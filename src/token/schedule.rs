@@ -23,7 +23,6 @@ pub(crate) enum Freshness {
     Fresh,
     Stale,
     LastStretch,
-    Expired,
 }
 
 impl Schedule {
@@ -59,15 +58,14 @@ impl Schedule {
         }
     }
 
+    /// Of a token that is live.
     pub(crate) fn freshness(&self, now: Timestamp) -> Freshness {
         if now < self.stale {
             Freshness::Fresh
         } else if now < self.last_stretch {
             Freshness::Stale
-        } else if now < self.end {
-            Freshness::LastStretch
         } else {
-            Freshness::Expired
+            Freshness::LastStretch
         }
     }
 }
@@ -101,6 +99,20 @@ mod tests {
     #[test]
     fn an_hour_is_renewed_five_minutes_ahead_and_used_freely_until_thirty_seconds_before_its_end() {
         assert_eq!(schedule(Some(3600), None, 0.0), [3300, 3570, 3600]);
+    }
+
+    #[test]
+    fn each_stretch_of_a_life_begins_at_its_own_moment() {
+        let at = |stale, last_stretch| Schedule {
+            sent: SENT,
+            stale,
+            last_stretch,
+            end: SENT.after(Duration::from_secs(9)),
+        };
+        let later = SENT.after(Duration::from_secs(5));
+        assert_eq!(at(later, later).freshness(SENT), Freshness::Fresh);
+        assert_eq!(at(SENT, later).freshness(SENT), Freshness::Stale);
+        assert_eq!(at(SENT, SENT).freshness(SENT), Freshness::LastStretch);
     }
 
     #[test]
