@@ -101,16 +101,16 @@ impl Destinations {
                 WITHOUT_TOKEN,
             )
         } else {
-            match (uri.scheme(), uri.authority(), &self.assumed) {
-                (Some(scheme), Some(authority), _) => match Parts::read(scheme, authority) {
+            match (uri.scheme(), uri.authority()) {
+                (Some(scheme), Some(authority)) => match Parts::read(scheme, authority) {
                     Ok(parts) => self.not_allowed(&parts),
                     Err(_) => Error::destination(
                         "the request's URI is neither http nor https",
                         WITHOUT_TOKEN,
                     ),
                 },
-                (None, None, Some(assumed)) => self.not_allowed(assumed),
-                (None, None, None) => Error::destination(
+                // An assumed origin may have the token, or the layer is not built.
+                (None, None) => Error::destination(
                     "the request's URI is only a path, so its origin is not known here",
                     "say which origin the client connects to with assume_origin()",
                 ),

@@ -172,6 +172,29 @@ async fn a_narrower_scope_and_an_odd_answer_are_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_odd_by_its_body_or_by_its_type() {
+    let (json, form) = (r#"{"access_token":"t"}"#, "access_token=t");
+    for (kind, body, odd) in [
+        ("application/json", json, false),
+        ("application/vnd.api+json; charset=utf-8", json, false),
+        ("text/plain", json, true),
+        ("application/json", form, true),
+    ] {
+        let told = Told::default();
+        let endpoint = Endpoint::new().always(raw(200, &[("content-type", kind)], body));
+        let tokens = told.layer(builder(&endpoint)).tokens();
+        tokens.token().await.unwrap();
+        settle().await;
+        let told = told.take();
+        assert_eq!(
+            told.contains(&"lenient".to_owned()),
+            odd,
+            "{kind}: {told:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_json_answer_is_not_odd_whatever_the_secret() {
     let told = Told::default();
     let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "s")

@@ -528,6 +528,7 @@ async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
     for (secret, granted, narrowed) in [
         ("read", String::from("\"read write\""), None),
         ("read", String::from("[\"write\",\"read\"]"), None),
+        ("read", String::from("[\"write\",7]"), Some("write")),
         ("read", format!("\"{long} read write\""), None),
         (
             "read",

@@ -298,6 +298,41 @@ mod tests {
         form.finish()
     }
 
+    #[test]
+    fn what_is_asked_for_can_be_read() {
+        let bare = TokenRequest::new();
+        assert_eq!(
+            (bare.audience_value(), bare.scope_tokens().count()),
+            (None, 0)
+        );
+        let full = bare.scope("a b").unwrap().audience("x");
+        assert_eq!(full.audience_value(), Some("x"));
+        assert_eq!(full.scope_tokens().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    // FA25
+    #[test]
+    fn a_resource_is_any_absolute_uri() {
+        for uri in [
+            "https://api.example/a?b",
+            "api://5f2c/x",
+            "urn:a:b",
+            "urn:a:[b]",
+        ] {
+            assert!(is_absolute_uri(uri), "{uri}");
+        }
+        for text in [
+            "https://[",
+            "https://a b",
+            "https:///x",
+            "//api.example",
+            "urn:",
+            "1a:b",
+        ] {
+            assert!(!is_absolute_uri(text), "{text}");
+        }
+    }
+
     // K14
     #[test]
     fn the_order_of_scopes_does_not_count_and_everything_else_does() {

@@ -150,6 +150,7 @@ mod tests {
             ("'https://gw.example/t'", "quotes"),
             ("https://${HOST}/t", "placeholder"),
             ("https://login.example/<tenant>/t", "placeholder"),
+            ("<TOKEN_URL>", "placeholder"),
             ("https:\\\\gw.example\\t", "backslash"),
             ("https://gw.example\\t", "backslash"),
             ("https://https://gw.example/t", "scheme twice"),
