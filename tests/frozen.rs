@@ -437,6 +437,36 @@ async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
     }
 }
 
+// FC2
+#[tokio::test(start_paused = true)]
+async fn whoever_queues_and_stood_still_judges_nobody_by_that_time() {
+    let endpoint = Endpoint::new().latency(secs(12));
+    let policy = RefreshPolicy::new()
+        .max_flights(1)
+        .attempt_timeout(secs(25));
+    let tokens = builder(&endpoint)
+        .refresh_policy(policy)
+        .build()
+        .expect("a layer")
+        .tokens();
+    let call = |n| {
+        let tokens = kind(&tokens, n);
+        tokio::spawn(async move { tokens.token().await })
+    };
+    let first = call(0);
+    settle().await;
+    sleep(millis(100)).await;
+    let second = call(1);
+    settle().await;
+    // Between the regular polls of the two, so that the one in the queue is the next to be polled.
+    sleep(millis(450)).await;
+    advance(secs(3)).await;
+    for call in [first, second] {
+        call.await.expect("no panic").expect("in its turn");
+    }
+    assert_eq!((endpoint.requests(), endpoint.most_at_once()), (2, 1));
+}
+
 // FC1
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_there_is_over() {
