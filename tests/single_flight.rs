@@ -204,7 +204,7 @@ async fn callers_more_hasty_than_the_endpoint_do_not_keep_the_flight_from_ending
 }
 
 /// A source that never answers on its first call, and does on the others.
-struct StuckOnce(std::sync::atomic::AtomicUsize);
+struct StuckOnce(AtomicUsize);
 
 impl StuckOnce {
     fn new() -> Self {
@@ -214,7 +214,7 @@ impl StuckOnce {
 
 impl TokenSource for StuckOnce {
     fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
-        let first = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+        let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
         Box::pin(async move {
             if first {
                 std::future::pending::<()>().await;
@@ -270,11 +270,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_is_dropped() {
             .iter()
             .all(|token| token.as_ref().unwrap().expose_secret() == "rescued")
     );
-    assert_eq!(
-        source.0.load(std::sync::atomic::Ordering::SeqCst),
-        2,
-        "taken over once"
-    );
+    assert_eq!(source.0.load(Ordering::SeqCst), 2, "taken over once");
 }
 
 // K29
@@ -296,7 +292,7 @@ fn a_flight_spawned_on_a_runtime_that_is_shut_down_fails_its_callers_and_another
     assert!(error.is_transient(), "{error}");
     let token = current_thread().block_on(layer.tokens().token());
     assert!(token.is_ok());
-    assert_eq!(endpoint.0.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(endpoint.0.load(Ordering::SeqCst), 1);
 }
 
 // K29, R12
@@ -339,11 +335,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     });
     assert_eq!(token.0.unwrap().expose_secret(), "rescued");
     assert_eq!(token.1.unwrap().expose_secret(), "rescued");
-    assert_eq!(
-        source.0.load(std::sync::atomic::Ordering::SeqCst),
-        2,
-        "taken over once"
-    );
+    assert_eq!(source.0.load(Ordering::SeqCst), 2, "taken over once");
     assert!(start.elapsed() < Duration::from_secs(5));
     // Driven again, the first flight ends late and spoils nothing: no failure is recorded that would
     // keep other kinds from being fetched, and no token is displaced.
@@ -539,11 +531,11 @@ fn a_waiter_outside_of_a_runtime_gets_an_error_also_for_anothers_flight() {
 }
 
 #[derive(Default)]
-struct Counting(std::sync::atomic::AtomicUsize);
+struct Counting(AtomicUsize);
 
 impl TokenSource for Counting {
     fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        self.0.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
             Ok::<_, Error>(TokenResponse::new("t")?.expires_in(Duration::from_secs(60)))
         })
