@@ -399,12 +399,22 @@ async fn what_is_wrong_is_shown_wherever_a_vendor_says_it() {
         (r#"{"errors":[{"errorType":"x","message":"why"}]}"#, "why"),
         (r#"{"fault":{"faultstring":"why"}}"#, "why"),
         (r#"{"error_description":"","message":"why"}"#, "why"),
+        (
+            r#"{"error":"Realm does not exist","error_description":"see the log"}"#,
+            "Realm does not exist: see the log",
+        ),
+        (r#"{"error":"Not Found","message":"why"}"#, "why"),
+        (
+            r#"{"error":"no such realm","message":"no such realm: x"}"#,
+            "no such realm: x",
+        ),
         (r#"{"error_description":null,"message":"why"}"#, "why"),
         ("error=invalid_client&error_description=why", "why"),
     ] {
         let error = error_of(raw(401, &[], body)).await;
         assert_eq!(error.description(), Some(words), "{body}");
-        assert!(error.to_string().contains("\"why\""), "{error}");
+        let quoted = format!("\"{words}\"");
+        assert!(error.to_string().contains(&quoted), "{error}");
     }
     for (body, code) in [
         (

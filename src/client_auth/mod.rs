@@ -252,6 +252,17 @@ mod tests {
 
     // FA12
     #[tokio::test]
+    async fn a_secret_with_white_space_or_quotes_around_it_is_told_of_first() {
+        for secret in ["secret ", "\"secret\"", "'secret'"] {
+            let auth = ClientAuth::basic("id", secret);
+            let credentials = auth.credentials().await.unwrap();
+            let advice = credentials.advice();
+            assert!(advice.contains("white space or quotes"), "{secret}");
+        }
+    }
+
+    // FA12
+    #[tokio::test]
     async fn no_advice_names_a_method_that_would_not_build() {
         for id in ["id", "i d", "i:d"] {
             for secret in ["plain", "s+cret/", "s:cret"] {

@@ -820,6 +820,49 @@ mod tests {
         assert!(advice.contains("set it with scope()"), "{advice}");
     }
 
+    // FA10
+    #[test]
+    fn a_token_client_of_ones_own_may_go_through_a_proxy_and_openssl_wants_a_port() {
+        let advice = |authority: &str, own_client, text: &'static str| {
+            let authority = authority.to_owned();
+            let asked = Asked {
+                authority,
+                own_client,
+                ..asked()
+            };
+            let error = Error::no_answer(text.into()).with_asked(asked);
+            advice(&error.at_endpoint(Some("gw.example")))
+        };
+        for text in [
+            "dns error",
+            "connection refused",
+            "no route to host",
+            "a riddle",
+        ] {
+            assert!(advice("gw.example", true, text).contains("proxy"), "{text}");
+            assert!(
+                !advice("gw.example", false, text).contains("proxy"),
+                "{text}"
+            );
+        }
+        for (authority, shown) in [
+            ("gw.example", "-connect gw.example:443`"),
+            ("gw.example:8443", "-connect gw.example:8443`"),
+            ("[::1]", "-connect [::1]:443`"),
+        ] {
+            let advice = advice(authority, false, "invalid certificate");
+            assert!(advice.contains(shown), "{advice}");
+        }
+    }
+
+    // FU13
+    #[test]
+    fn an_error_is_one_line_whatever_a_source_puts_into_it() {
+        let error = Error::rejected("a\r\nb", "c\nd").with_advice("e\n\u{85}f");
+        assert_eq!(error.to_string(), "no access token: c d: a  b; e  f");
+        assert_eq!(format!("{error:?}").lines().count(), 1);
+    }
+
     // FA24
     #[test]
     fn a_refusal_by_a_page_says_that_something_in_front_refused_and_may_want_headers() {

@@ -54,7 +54,10 @@ impl Fault {
             Self::Expired => "the certificate of the token endpoint has expired",
             Self::NotYetValid => "the certificate of the token endpoint is not valid yet",
             Self::Revoked => "the certificate of the token endpoint is revoked",
-            Self::OfCa => "the certificate of the token endpoint is that of a CA, not of a server",
+            Self::OfCa => {
+                "the certificate of the token endpoint is not trusted here, as it is one of a CA and \
+                 not of a server"
+            }
             Self::Certificate => "the certificate of the token endpoint does not verify",
             Self::OurCertificate => {
                 "the token endpoint refused the client certificate, or wants one"
@@ -363,6 +366,12 @@ mod tests {
             ),
             ("No such host is known. (os error 11001)", Fault::Dns),
             ("connection closed before message completed", Fault::Closed),
+            (
+                "invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
+                Fault::OfCa,
+            ),
+            ("received unexpected message from connection", Fault::NoHttp),
+            ("tunnel error: unsuccessful", Fault::Proxy),
         ] {
             assert_eq!(wrapped(Link(text, None)).cause.fault, Some(fault), "{text}");
         }

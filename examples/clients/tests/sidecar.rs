@@ -284,7 +284,12 @@ impl Reply {
                     .lines()
                     .find_map(|line| line.strip_prefix("content-length: "));
                 let length = length.map_or(0, |length| length.parse().unwrap());
-                if body.len() >= length {
+                let in_chunks = head.contains("\r\ntransfer-encoding: chunked");
+                let whole = match in_chunks {
+                    true => body.ends_with("0\r\n\r\n"),
+                    false => body.len() >= length,
+                };
+                if whole {
                     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
                     return Self { status, text };
                 }
