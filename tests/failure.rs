@@ -751,6 +751,17 @@ async fn a_short_attempt_ends_with_what_the_head_says_too() {
 
 // R9
 #[tokio::test(start_paused = true)]
+async fn what_broke_an_answer_off_is_told_of_a_success_and_not_of_a_refusal() {
+    let torn: &[Step] = &[Step::Bytes("{\"access_token\":\"t"), Step::Break];
+    for (status, told) in [(200, true), (403, false)] {
+        let (error, _, _) = ask(status, &[], torn, RefreshPolicy::new()).await;
+        let text = error.to_string();
+        assert_eq!(text.contains("connection reset"), told, "{text}");
+    }
+}
+
+// R9
+#[tokio::test(start_paused = true)]
 async fn a_success_whose_body_stalls_is_a_timeout_that_says_so() {
     for steps in [&[] as &[Step], &[Step::Bytes("{\"access_token\":\"t")]] {
         let (error, requests, _) = ask(200, &[], steps, RefreshPolicy::new()).await;

@@ -495,43 +495,22 @@ async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_ther
 // FC1
 #[tokio::test(start_paused = true)]
 async fn a_refusal_between_two_flights_that_were_not_driven_makes_them_none_in_a_row() {
-    let refused = Answer::Error(400, "invalid_scope");
-    let endpoint = Endpoint::new().then([Answer::Hang, refused, Answer::Hang]);
-    let tokens = layer(&endpoint).tokens();
-    for served in [false, true] {
-        let mut call = tokio_test::task::spawn(tokens.token());
-        assert!(call.poll().is_pending());
-        settle().await;
-        advance(secs(40)).await;
-        let told = call.await;
-        assert_eq!(told.is_ok(), served, "{told:?}");
-        sleep(secs(60)).await;
-    }
-    assert_eq!(endpoint.requests(), 4);
-}
-
-// FC1, FC2
-#[test]
-fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
-    let endpoint = Endpoint::new().latency(millis(100));
-    let clock = ManualClock::new();
-    let tokens = builder(&endpoint)
-        .clock(clock.clone())
-        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(200)))
-        .build()
-        .expect("a layer")
-        .tokens();
-    let frozen = current_thread();
-    let told = paused().block_on(async {
-        {
-            let _entered = frozen.enter();
-            assert!(tokio_test::task::spawn(tokens.token()).poll().is_pending());
+    // Of the kind, and of the client.
+    for code in ["invalid_scope", "invalid_client"] {
+        let refused = Answer::Error(400, code);
+        let endpoint = Endpoint::new().then([Answer::Hang, refused, Answer::Hang]);
+        let tokens = layer(&endpoint).tokens();
+        for served in [false, true] {
+            let mut call = tokio_test::task::spawn(tokens.token());
+            assert!(call.poll().is_pending());
+            settle().await;
+            advance(secs(40)).await;
+            let told = call.await;
+            assert_eq!(told.is_ok(), served, "{code}: {told:?}");
+            sleep(secs(60)).await;
         }
-        clock.advance(secs(1));
-        tokens.token().await
-    });
-    told.expect("flown anew");
-    assert_eq!(endpoint.requests(), 1);
+        assert_eq!(endpoint.requests(), 4);
+    }
 }
 
 // FC1

@@ -539,6 +539,7 @@ async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
         ("read", String::from("\"read write\""), None),
         ("read", String::from("[\"write\",\"read\"]"), None),
         ("read", String::from("[\"write\",7]"), Some("write")),
+        ("read", String::from("7"), None),
         ("read", format!("\"{long} read write\""), None),
         (
             "read",
