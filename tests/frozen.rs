@@ -513,6 +513,30 @@ async fn a_refusal_between_two_flights_that_were_not_driven_makes_them_none_in_a
     }
 }
 
+// FC1, FC2
+#[test]
+fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
+    let endpoint = Endpoint::new().latency(millis(100));
+    let clock = ManualClock::new();
+    let tokens = builder(&endpoint)
+        .clock(clock.clone())
+        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(200)))
+        .build()
+        .expect("a layer")
+        .tokens();
+    let frozen = current_thread();
+    let told = paused().block_on(async {
+        {
+            let _entered = frozen.enter();
+            assert!(tokio_test::task::spawn(tokens.token()).poll().is_pending());
+        }
+        clock.advance(secs(1));
+        tokens.token().await
+    });
+    told.expect("flown anew");
+    assert_eq!(endpoint.requests(), 1);
+}
+
 // FC1
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_stood_still_too_leaves_the_flight_a_moment_for_its_answer() {

@@ -611,7 +611,7 @@ impl<'a> World<'a> {
                 return;
             }
         }
-        if row.endpoint && !outdated {
+        if !outdated {
             kind.missed = 0;
         }
         let outage = if row.endpoint && !outdated {
