@@ -390,23 +390,30 @@ async fn an_event_says_that_a_live_token_was_forgotten_for_want_of_room() {
     assert_eq!(endpoint.requests(), 21);
 }
 
-// FC16, R17
-#[tokio::test(start_paused = true)]
-async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
+/// A client whose secret is `old` until another one is put in its place.
+fn with_a_changing_secret(
+    endpoint: &Endpoint,
+) -> (Arc<std::sync::Mutex<&'static str>>, TokenCache) {
     let secret = Arc::new(std::sync::Mutex::new("old"));
     let read = Arc::clone(&secret);
     let provider = Secret::provider(move || {
         let secret = *read.lock().unwrap();
         async move { Ok::<_, std::io::Error>(secret) }
     });
-    // A code of the vendor's, which speaks for the kind alone.
-    let endpoint = Endpoint::new().always(Answer::Error(400, "incorrect_client_credentials"));
     let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", provider)
         .token_client(endpoint.clone())
         .clock(ManualClock::new())
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    (secret, layer.tokens())
+}
+
+// FC16, R17
+#[tokio::test(start_paused = true)]
+async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
+    // A code of the vendor's, which speaks for the kind alone.
+    let endpoint = Endpoint::new().always(Answer::Error(400, "incorrect_client_credentials"));
+    let (secret, tokens) = with_a_changing_secret(&endpoint);
     for n in 0..3 {
         kind(&tokens, n).token().await.expect_err("a wrong secret");
     }
@@ -429,19 +436,8 @@ async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
 #[tokio::test(start_paused = true)]
 async fn a_success_ends_the_backoff_of_all_kinds_only_when_the_secret_has_changed() {
     for changes in [false, true] {
-        let secret = Arc::new(std::sync::Mutex::new("old"));
-        let read = Arc::clone(&secret);
-        let provider = Secret::provider(move || {
-            let secret = *read.lock().unwrap();
-            async move { Ok::<_, std::io::Error>(secret) }
-        });
         let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_target"));
-        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", provider)
-            .token_client(endpoint.clone())
-            .clock(ManualClock::new())
-            .build()
-            .unwrap();
-        let tokens = layer.tokens();
+        let (secret, tokens) = with_a_changing_secret(&endpoint);
         kind(&tokens, 0).token().await.expect_err("refused");
         if changes {
             *secret.lock().unwrap() = "new";

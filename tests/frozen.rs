@@ -437,18 +437,20 @@ async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
     }
 }
 
+/// One turn for all kinds, and long attempts.
+fn one_at_a_time(endpoint: &Endpoint, attempt_timeout: Duration) -> TokenCache {
+    let policy = RefreshPolicy::new()
+        .max_flights(1)
+        .attempt_timeout(attempt_timeout);
+    let layer = builder(endpoint).refresh_policy(policy).build();
+    layer.expect("a layer").tokens()
+}
+
 // FC2
 #[tokio::test(start_paused = true)]
 async fn whoever_queues_and_stood_still_judges_nobody_by_that_time() {
     let endpoint = Endpoint::new().latency(secs(12));
-    let policy = RefreshPolicy::new()
-        .max_flights(1)
-        .attempt_timeout(secs(25));
-    let tokens = builder(&endpoint)
-        .refresh_policy(policy)
-        .build()
-        .expect("a layer")
-        .tokens();
+    let tokens = one_at_a_time(&endpoint, secs(25));
     let call = |n| {
         let tokens = kind(&tokens, n);
         tokio::spawn(async move { tokens.token().await })
@@ -471,14 +473,7 @@ async fn whoever_queues_and_stood_still_judges_nobody_by_that_time() {
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_there_is_over() {
     let endpoint = Endpoint::new().latency(secs(16));
-    let policy = RefreshPolicy::new()
-        .max_flights(1)
-        .attempt_timeout(secs(28));
-    let tokens = builder(&endpoint)
-        .refresh_policy(policy)
-        .build()
-        .expect("a layer")
-        .tokens();
+    let tokens = one_at_a_time(&endpoint, secs(28));
     let calls = [0, 1].map(|n| {
         let tokens = kind(&tokens, n);
         tokio::spawn(async move { tokens.token().await })

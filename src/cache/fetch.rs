@@ -212,18 +212,12 @@ async fn queue(
     let mut patience = pin!(sleep(patience));
     // Nothing is known of others until this one has been driven itself for a while.
     let joined = cache.clock.now();
-    let mut looked = joined;
-    let mut driven_since = joined;
     poll_fn(|cx| {
         if first && flight.is_deserted() {
             return Poll::Ready(Err(End::Deserted));
         }
         let now = cache.clock.now();
-        if now.since(looked) > 2 * LOOK {
-            driven_since = now;
-        }
-        looked = now;
-        let judge = now.since(driven_since) >= LOOK;
+        let judge = now.since(flight.driven_since(joined)) >= LOOK;
         if cache.turns.poll(flight, now, judge, cx.waker()).is_ready() {
             // Whoever stood still for so long that no time is left for an attempt has missed its
             // turn.

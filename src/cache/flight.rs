@@ -144,10 +144,15 @@ impl Flight {
         now.since(polled) >= span
     }
 
+    /// Since when its task has been polled without standing still, if it was at that time.
+    pub(crate) fn driven_since(&self, then: Timestamp) -> Timestamp {
+        then.max(Timestamp::from_nanos(self.resumed.load(Ordering::Relaxed)))
+    }
+
     /// Whether its task stood still for so long, at some time since then, that its time limits mean
     /// nothing.
     pub(crate) fn stood_still_since(&self, then: Timestamp) -> bool {
-        self.resumed.load(Ordering::Relaxed) > then.as_nanos()
+        self.driven_since(then) > then
     }
 
     /// Sets the outcome, unless there is one, and wakes the waiters. Returns how many there were.
