@@ -11,9 +11,8 @@ use crate::builder::OAuthLayerBuilder;
 use crate::cache::TokenCache;
 use crate::client_auth::ClientAuth;
 use crate::error::{BuildError, wrapping};
-use crate::grant::{
-    ClientCredentials, ClientCredentialsBuilder, TokenRequest, TokenSource, misspelt,
-};
+use crate::grant::{ClientCredentials, ClientCredentialsBuilder, TokenRequest, TokenSource};
+use crate::origin::misspelt;
 use crate::replay::{CloneBody, NoReplay};
 use crate::secret::Secret;
 use crate::service::{OAuth, Shared};

@@ -7,6 +7,8 @@
 //! the bracket in `http://[::1]evil.example/`. Whatever two parsers could read differently is an
 //! error here, so that the host that is judged is the host that is dialled.
 
+mod misspelt;
+
 use std::fmt;
 use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -16,6 +18,7 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 use rustc_hash::FxHasher;
 
+pub(crate) use self::misspelt::{misspelt, without_doubled_scheme};
 use crate::error::BuildError;
 
 /// An origin that a setting names.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::flight::Flight;
+use super::flight::{Flight, LOOK};
 use super::shared::Cache;
 use super::sync::Arc;
 use crate::error::Error;
@@ -293,9 +293,6 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// What an attempt has to end in when it was polled too late. Less than what waiters give it.
 const MOMENT: Duration = Duration::from_millis(250);
-
-/// How often a flight is polled at the least.
-const LOOK: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

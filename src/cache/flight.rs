@@ -253,8 +253,11 @@ impl Drop for Waiter {
     }
 }
 
-/// A task that is driven is polled more often.
-const STILL: Duration = Duration::from_secs(1);
+/// How often the task is polled at the least, where it is driven.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
+
+/// A task that was not polled for longer has stood still.
+const STILL: Duration = LOOK.saturating_mul(2);
 
 /// How much later than a flight's own time limit others take it for lost.
 const GRACE: Duration = Duration::from_millis(500);

@@ -173,7 +173,7 @@ impl<'a> Text<'a> {
         };
         // From the end, so that escapes that are part of another have been read before it.
         for (at, c) in text.char_indices().rev() {
-            if matches!(c, '%' | '&' | '\\' | '+' | '\u{c2}'..='\u{f4}') {
+            if escape(c.encode_utf8(&mut [0; 4])) != (None, false) {
                 read.read_escapes(at);
             }
         }

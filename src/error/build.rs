@@ -7,8 +7,7 @@ use std::fmt;
 use http::StatusCode;
 
 use super::text::{shown, without_secrets};
-use crate::grant::misspelt;
-use crate::origin;
+use crate::origin::{self, misspelt, without_doubled_scheme};
 
 /// What is wrong with a configuration, and what to write instead. It names the setting and never prints a secret; of a URL
 /// it shows neither user-info nor query.
@@ -280,9 +279,8 @@ fn absolute_origin_advice(scheme: &str, rest: &str) -> Cow<'static, str> {
         "ws" => ("http", false),
         _ => ("https", false),
     };
-    let inner = place.strip_suffix(':').unwrap_or(place);
-    let twice = after.starts_with("//") && matches!(inner, "http" | "https");
-    let wrong = if twice {
+    let doubled = without_doubled_scheme(rest);
+    let wrong = if doubled.is_some() {
         "it has the scheme twice"
     } else if hidden {
         return "leave out the user-info, the query and the fragment".into();
@@ -305,10 +303,7 @@ fn absolute_origin_advice(scheme: &str, rest: &str) -> Cow<'static, str> {
             .unwrap_or("check its host and port")
             .into();
     };
-    let meant = match twice {
-        true => format!("{inner}:{after}"),
-        false => format!("{web}://{place}"),
-    };
+    let meant = doubled.unwrap_or_else(|| format!("{web}://{place}"));
     match origin::wrong(&meant) {
         None => format!("{wrong}: write {meant:?}").into(),
         Some(_) => wrong.into(),
@@ -398,6 +393,10 @@ mod tests {
             (
                 "https://http//api.example",
                 "the scheme twice: write \"http://api.example\"",
+            ),
+            (
+                "https://HTTPS://api.example",
+                "the scheme twice: write \"https://api.example\"",
             ),
             ("", "empty"),
             ("*", "name each origin"),

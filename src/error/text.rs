@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::{self, Write};
 
+use http::uri::Authority;
+
 use super::transport::{Fault, chain};
 use super::{Cause, Class, Error, REGISTERED};
 
@@ -192,9 +194,7 @@ impl Case<'_> {
             None => String::new(),
         };
         let at = asked.map_or(host, |asked| &asked.authority);
-        let has_port = at
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let has_port = at.parse().is_ok_and(|at: Authority| at.port().is_some());
         let connect = format!("{at}{}", if has_port { "" } else { ":443" });
         let proxy = match asked {
             Some(asked) if asked.own_client => PROXY,

@@ -15,10 +15,9 @@ use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
 use super::fields::Fields;
-use super::token_url::misspelt;
 use super::{TokenRequest, attempt};
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
-use crate::origin::{self, Parts};
+use crate::origin::{self, Parts, misspelt};
 use crate::runtime::timer;
 
 /// The largest answer that is read. Real ones are a few kilobytes.

@@ -11,11 +11,9 @@ mod request;
 mod response;
 mod source;
 mod token_request;
-mod token_url;
 
 pub(crate) use self::attempt::{Stage, within_attempt};
 pub use self::client_credentials::{ClientCredentials, ClientCredentialsBuilder};
 pub use self::source::{TokenFuture, TokenSource};
 pub use self::token_request::TokenRequest;
 pub(crate) use self::token_request::form_size;
-pub(crate) use self::token_url::misspelt;

@@ -213,18 +213,15 @@ impl Reader<'_> {
     fn scope(&self, fields: &Fields) -> Option<String> {
         let granted = fields.scope()?;
         let is_granted = |asked: &&str| granted.iter().any(|word| word.as_str() == *asked);
-        let asked: Vec<_> = self.asked.scope_tokens().filter(is_granted).collect();
+        let mut shown: Vec<_> = self.asked.scope_tokens().filter(is_granted).collect();
         let others = granted.iter().map(|word| word.as_str());
-        let others = others.filter(|word| !word.is_empty() && !asked.contains(word));
+        let others = others.filter(|word| !word.is_empty() && !shown.contains(word));
         let others = Zeroizing::new(others.collect::<Vec<_>>().join(" "));
         let others = self.shown(&others, MAX_SCOPE);
-        let shown = asked.into_iter().chain([others.as_str()]);
-        Some(
-            shown
-                .filter(|word| !word.is_empty())
-                .collect::<Vec<_>>()
-                .join(" "),
-        )
+        if !others.is_empty() {
+            shown.push(&others);
+        }
+        Some(shown.join(" "))
     }
 
     /// A token that the server repeats elsewhere is masked there. A short one would be a word.

@@ -1,4 +1,4 @@
-//! Slips in writing a token URL, each told with what to write instead.
+//! Slips in writing a URL, each told with what to write instead.
 
 use std::net::Ipv6Addr;
 
@@ -61,16 +61,12 @@ fn misspelt_absolute(scheme: &str, rest: &str) -> Option<&'static str> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, after) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let twice = matches!(
-        &*authority.to_ascii_lowercase(),
-        "http" | "https" | "http:" | "https:"
-    );
     let web = ["http", "https"];
     if rest.contains('\\') {
         Some(BACKSLASH)
     } else if !web.iter().any(|web| web.eq_ignore_ascii_case(scheme)) {
         Some("its scheme is neither https nor http; write https:// (http:// for loopback)")
-    } else if twice && after.starts_with("//") {
+    } else if without_doubled_scheme(rest).is_some() {
         Some("it has the scheme twice; write it once")
     } else if host.ends_with(':') && after.starts_with("//") {
         Some("its host ends with a : and no port; write the port, or leave the : out")
@@ -102,6 +98,17 @@ fn misspelt_absolute(scheme: &str, rest: &str) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Of what follows the scheme: the URL that was meant, where it begins with a scheme again, be it
+/// without its colon.
+pub(crate) fn without_doubled_scheme(rest: &str) -> Option<String> {
+    let (scheme, place) = rest.split_once("//")?;
+    let scheme = scheme
+        .strip_suffix(':')
+        .unwrap_or(scheme)
+        .to_ascii_lowercase();
+    matches!(&*scheme, "http" | "https").then(|| format!("{scheme}://{place}"))
 }
 
 const BACKSLASH: &str = "it has a backslash in it; write /";
