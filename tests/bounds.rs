@@ -12,18 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, ServiceExt};
 use tower_oauth::observe::Event;
-use tower_oauth::{ManualClock, OAuthLayer, RefreshPolicy, Secret, TokenCache, TokenRequest};
+use tower_oauth::{ManualClock, OAuthLayer, RefreshPolicy, Secret, TokenCache};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-fn of_audience(n: usize) -> TokenRequest {
-    TokenRequest::new().audience(n.to_string())
-}
-
-fn kind(tokens: &TokenCache, n: usize) -> TokenCache {
-    tokens.for_request(of_audience(n))
 }
 
 // FC7, R6

@@ -143,11 +143,7 @@ fn the_process_that_is_frozen() {
     let Ok(url) = env::var(CHILD_URL) else {
         return;
     };
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let result = runtime.expect("a runtime").block_on(async {
+    let result = two_threads().block_on(async {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build_http::<Full<Bytes>>();
@@ -182,17 +178,6 @@ fn a_process_that_is_stopped_in_the_middle_of_a_flight_serves_its_call_when_it_g
         assert!(result.ends_with("Ok(200)"), "{meanwhile:?}: {result}");
         assert_eq!(requests, wanted, "{meanwhile:?}");
     }
-}
-
-fn current_thread() -> Runtime {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime")
-}
-
-fn paused() -> Runtime {
-    let mut builder = runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().start_paused(true).build();
-    runtime.expect("a runtime")
 }
 
 /// A layer on a runtime whose time stands still but for what a test lets pass.
@@ -548,18 +533,56 @@ async fn a_caller_that_stood_still_too_leaves_the_flight_a_moment_for_its_answer
     assert_eq!(endpoint.requests(), 1);
 }
 
+// K29
+#[test]
+fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_the_next_call() {
+    let endpoint = Endpoint::new();
+    let (frozen, clock, layer) = half_driven(&endpoint);
+    let tokens = layer.tokens();
+    let generation = async || tokens.token().await.expect("served").generation();
+    assert_eq!(frozen.block_on(generation()), 1);
+    clock.advance(secs(3400));
+    // Launches the renewal, and is over before it has its first turn.
+    assert_eq!(frozen.block_on(generation()), 1);
+    assert!(tokens.status().fetching);
+
+    clock.advance(secs(180));
+    paused().block_on(async {
+        assert_eq!(generation().await, 2);
+    });
+    assert_eq!(endpoint.requests(), 2);
+}
+
+// K29
+#[test]
+fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window() {
+    let endpoint = Endpoint::new();
+    let (frozen, clock, layer) = half_driven(&endpoint);
+    let service = layer.layer(Api::ok());
+    let call = async || service.clone().oneshot(get(API)).await.expect("served");
+    frozen.block_on(call());
+    clock.advance(secs(3350));
+    frozen.block_on(call());
+    assert!(layer.tokens().status().fetching);
+    // The token may be used for three minutes yet before anybody would wait for its renewal.
+    clock.advance(secs(40));
+    paused().block_on(async {
+        call().await;
+        sleep(secs(1)).await;
+        call().await;
+    });
+    assert_eq!(endpoint.requests(), 2);
+    assert_eq!(layer.tokens().status().generation, Some(2));
+}
+
 // FC1, R11
 #[test]
 fn a_renewal_that_nobody_drives_is_flown_anew_by_the_next_call_after_its_limit() {
     let endpoint = Endpoint::new();
-    let clock = ManualClock::new();
-    let tokens = builder(&endpoint)
-        .clock(clock.clone())
-        .build()
-        .expect("a layer")
-        .tokens();
+    let (driven, clock, layer) = half_driven(&endpoint);
+    let tokens = layer.tokens();
     let frozen = current_thread();
-    paused().block_on(async {
+    driven.block_on(async {
         tokens.token().await.expect("the first one");
         clock.advance(secs(3600 - 200));
         {
@@ -614,11 +637,7 @@ fn wait_for(flag: &AtomicBool) {
 #[test]
 fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_the_next() {
     let source = Arc::new(Blocking::default());
-    let clock = ManualClock::new();
-    let layer = OAuthLayer::builder(Arc::clone(&source))
-        .clock(clock.clone())
-        .build()
-        .expect("a layer");
+    let (clock, layer) = with_clock(Arc::clone(&source));
     let tokens = layer.tokens();
     let api = Api::new(|authorization| match authorization {
         "Bearer t1" => unauthorized(INVALID_TOKEN),
@@ -631,15 +650,8 @@ fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_
     let replayed = {
         let service = service.clone();
         thread::spawn(move || {
-            let runtime = runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build();
             let call = service.oneshot(get(API));
-            runtime
-                .expect("a runtime")
-                .block_on(call)
-                .expect("an answer")
+            two_threads().block_on(call).expect("an answer")
         })
     };
     wait_for(&source.blocked);
@@ -697,10 +709,6 @@ impl TokenSource for Healthy {
             Ok(TokenResponse::new("t")?.expires_in(secs(3600)))
         })
     }
-}
-
-fn kind(tokens: &TokenCache, n: usize) -> TokenCache {
-    tokens.for_request(TokenRequest::new().audience(n.to_string()))
 }
 
 /// Leaves so many flights on a runtime that is not driven from here on.
@@ -789,17 +797,9 @@ fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_i
         }
     }
     let source = Arc::new(Slow::default());
-    let clock = ManualClock::new();
-    let tokens = OAuthLayer::builder(Arc::clone(&source))
-        .clock(clock.clone())
-        .build()
-        .expect("a layer")
-        .tokens();
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime").block_on(async {
+    let (clock, layer) = with_clock(Arc::clone(&source));
+    let tokens = layer.tokens();
+    two_threads().block_on(async {
         let first = tokio::spawn({
             let tokens = tokens.clone();
             async move { tokens.token().await }
@@ -1012,11 +1012,7 @@ fn on_a_runtime_without_timers_a_stale_token_is_served_and_no_flight_is_started(
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let source = Healthy::default();
-    let clock = ManualClock::new();
-    let layer = OAuthLayer::builder(source.clone())
-        .clock(clock.clone())
-        .build()
-        .expect("a layer");
+    let (clock, layer) = with_clock(source.clone());
     current_thread()
         .block_on(layer.tokens().token())
         .expect("a token of an hour");

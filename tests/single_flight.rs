@@ -224,13 +224,6 @@ impl TokenSource for StuckOnce {
     }
 }
 
-fn current_thread() -> runtime::Runtime {
-    runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
-}
-
 /// Starts a flight on `runtime` and leaves it there, unfinished.
 fn start_flight(runtime: &runtime::Runtime, layer: &OAuthLayer) {
     runtime.block_on(async {
@@ -299,11 +292,7 @@ fn a_flight_spawned_on_a_runtime_that_is_shut_down_fails_its_callers_and_another
 #[test]
 fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
     let endpoint = std::sync::Arc::new(Counting::default());
-    let clock = tower_oauth::ManualClock::new();
-    let layer = OAuthLayer::builder(std::sync::Arc::clone(&endpoint))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
     current_thread()
         .block_on(layer.tokens().warm_up())
         .expect("a token of a minute");
@@ -497,11 +486,7 @@ fn a_call_outside_of_a_runtime_is_an_error_and_not_a_panic() {
 #[test]
 fn a_call_outside_of_a_runtime_that_finds_a_stale_token_uses_it_and_leaves_no_flight() {
     let endpoint = std::sync::Arc::new(Counting::default());
-    let clock = tower_oauth::ManualClock::new();
-    let layer = OAuthLayer::builder(std::sync::Arc::clone(&endpoint))
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
     current_thread()
         .block_on(layer.tokens().warm_up())
         .expect("a token of a minute");

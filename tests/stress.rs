@@ -13,8 +13,8 @@ use tokio::runtime::{self, Runtime};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    BoxError, Error, ManualClock, OAuthLayer, RefreshPolicy, TokenFuture, TokenRequest,
-    TokenResponse, TokenSource,
+    BoxError, Error, OAuthLayer, RefreshPolicy, TokenFuture, TokenRequest, TokenResponse,
+    TokenSource,
 };
 
 /// Counts the token requests that are under way for each kind.
@@ -278,85 +278,3 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
 
 /// Long enough for three attempts and their pauses even on a machine that is busy with something else.
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(5);
-
-// K29
-#[test]
-fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_the_next_call() {
-    let paused = || {
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build();
-        runtime.expect("a runtime")
-    };
-    let source = Arc::new(Hourly::default());
-    let clock = ManualClock::new();
-    let layer = OAuthLayer::builder(Arc::clone(&source))
-        .clock(clock.clone())
-        .build()
-        .expect("a layer");
-    let tokens = layer.tokens();
-    let generation = async || tokens.token().await.expect("served").generation();
-
-    let frozen = paused();
-    assert_eq!(frozen.block_on(generation()), 1);
-    clock.advance(Duration::from_secs(3400));
-    // Launches the renewal, and is over before it has its first turn.
-    assert_eq!(frozen.block_on(generation()), 1);
-    assert!(tokens.status().fetching);
-
-    clock.advance(Duration::from_secs(180));
-    paused().block_on(async {
-        assert_eq!(generation().await, 2);
-    });
-    assert_eq!(source.0.load(Ordering::Relaxed), 2);
-}
-
-// K29
-#[test]
-fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window() {
-    let paused = || {
-        let mut builder = runtime::Builder::new_current_thread();
-        let runtime = builder.enable_time().start_paused(true).build();
-        runtime.expect("a runtime")
-    };
-    let source = Arc::new(Hourly::default());
-    let clock = ManualClock::new();
-    let layer = OAuthLayer::builder(Arc::clone(&source))
-        .clock(clock.clone())
-        .build()
-        .expect("a layer");
-    let api = service_fn(|_: Request<()>| ready(Ok::<_, Infallible>(Response::new(()))));
-    let service = layer.layer(api);
-    let call = async || {
-        let request = Request::get("https://api.example/")
-            .body(())
-            .expect("a request");
-        service.clone().oneshot(request).await.expect("served")
-    };
-    let frozen = paused();
-    frozen.block_on(call());
-    clock.advance(Duration::from_secs(3350));
-    frozen.block_on(call());
-    assert!(layer.tokens().status().fetching);
-    // The token may be used for three minutes yet before anybody would wait for its renewal.
-    clock.advance(Duration::from_secs(40));
-    paused().block_on(async {
-        call().await;
-        sleep(Duration::from_secs(1)).await;
-        call().await;
-    });
-    assert_eq!(source.0.load(Ordering::Relaxed), 2);
-    assert_eq!(layer.tokens().status().generation, Some(2));
-}
-
-/// Counts the tokens it gives, each of an hour.
-#[derive(Default)]
-struct Hourly(AtomicU64);
-
-impl TokenSource for Hourly {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let token = TokenResponse::new("token");
-        let token = token.map(|token| token.expires_in(Duration::from_secs(3600)));
-        Box::pin(ready(token))
-    }
-}

@@ -12,9 +12,13 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
+use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tower::{BoxError, Service};
-use tower_oauth::{ManualClock, OAuthLayer, OAuthLayerBuilder, RefreshPolicy};
+use tower_oauth::{
+    ManualClock, OAuthLayer, OAuthLayerBuilder, RefreshPolicy, TokenCache, TokenRequest,
+    TokenSource,
+};
 
 pub const TOKEN_URL: &str = "http://127.0.0.1/oauth2/v1/token";
 pub const API: &str = "https://api.example/accounts";
@@ -257,6 +261,40 @@ pub fn builder(endpoint: &Endpoint) -> Builder {
 
 pub fn layer(endpoint: &Endpoint) -> OAuthLayer {
     builder(endpoint).build().unwrap()
+}
+
+/// A layer on a source of one's own, and its clock.
+pub fn with_clock(source: impl TokenSource) -> (ManualClock, OAuthLayer) {
+    let clock = ManualClock::new();
+    let layer = OAuthLayer::builder(source).clock(clock.clone()).build();
+    (clock, layer.expect("a layer"))
+}
+
+pub fn of_audience(n: usize) -> TokenRequest {
+    TokenRequest::new().audience(n.to_string())
+}
+
+/// One of many kinds of token.
+pub fn kind(tokens: &TokenCache, n: usize) -> TokenCache {
+    tokens.for_request(of_audience(n))
+}
+
+pub fn current_thread() -> Runtime {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+/// A runtime whose time stands still but for what a test lets pass.
+pub fn paused() -> Runtime {
+    let mut builder = runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().start_paused(true).build();
+    runtime.expect("a runtime")
+}
+
+pub fn two_threads() -> Runtime {
+    let mut builder = runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.expect("a runtime")
 }
 
 /// One attempt per flight, so that counts of flights and of requests are the same.
