@@ -15,7 +15,7 @@ use allocation_counter::measure;
 use http::{Request, Response};
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{OAuth, OAuthLayer, RefreshPolicy, TokenRequest};
+use tower_oauth::{CachePolicy, OAuth, OAuthLayer, TokenParams};
 
 use support::{Body, Fixed, NoOp, Slow, asking_request, request, send};
 
@@ -76,7 +76,7 @@ fn waiting_memory(callers: usize) {
 fn many_keys(keys: usize, bound: usize) {
     let runtime = current_thread();
     let layer = bounded(bound);
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let mut service = layer.layer(NoOp);
     let mut peaks = Vec::new();
     let mut took = Duration::ZERO;
@@ -112,7 +112,7 @@ fn look_up(keys: usize, requests: usize) {
     let kinds: Vec<_> = (0..keys).map(kind).collect();
     current_thread().block_on(async {
         for kind in &kinds {
-            let tokens = layer.tokens().for_request(kind.clone());
+            let tokens = layer.token_cache().with_params(kind.clone());
             // Twice: the first call waits for the flight, the second finds the token and frees it for the cached path.
             for _ in 0..2 {
                 tokens.token().await.expect("a token");
@@ -131,13 +131,13 @@ fn look_up(keys: usize, requests: usize) {
     println!("a request that asks for one of {keys} kinds of token: {each:?}");
 }
 
-fn kind(key: usize) -> TokenRequest {
-    TokenRequest::new().audience(key.to_string())
+fn kind(key: usize) -> TokenParams {
+    TokenParams::new().with_audience(key.to_string())
 }
 
 fn bounded(entries: usize) -> OAuthLayer {
-    let policy = RefreshPolicy::default().max_entries(entries);
-    let layer = OAuthLayer::builder(Fixed).refresh_policy(policy).build();
+    let policy = CachePolicy::default().max_entries(entries);
+    let layer = OAuthLayer::builder(Fixed).cache_policy(policy).build();
     layer.expect("the settings are valid")
 }
 

@@ -46,10 +46,10 @@ fn hot_path(criterion: &mut Criterion) {
 
     let other = other();
     let asking = || asking_request(&other);
-    bench(&mut group, "no layer, TokenRequest", asking, NoOp);
+    bench(&mut group, "no layer, TokenParams", asking, NoOp);
     bench(
         &mut group,
-        "OAuthLayer, TokenRequest",
+        "OAuthLayer, TokenParams",
         asking,
         everything().layer(NoOp),
     );

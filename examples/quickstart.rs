@@ -23,7 +23,8 @@ use hyper_util::rt::TokioExecutor;
 use rustls::crypto::aws_lc_rs;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_oauth::observe::{Cause, Event};
+use tower_oauth::FetchCause;
+use tower_oauth::observe::Event;
 use tower_oauth::{BoxError, Error, OAuthLayer};
 
 use crate::gateway::{Config, Gateway};
@@ -76,7 +77,7 @@ async fn call_a_real_gateway() -> Result<(), BoxError> {
         .service(Client::builder(TokioExecutor::new()).build(connector));
 
     let start = Instant::now();
-    let token = oauth.tokens().token().await?;
+    let token = oauth.token_cache().token().await?;
     row(
         "token",
         format!(
@@ -304,9 +305,9 @@ impl Flights {
                 ..
             } => {
                 let cause = match cause {
-                    Cause::NoToken => "there was no token",
-                    Cause::Ahead => "the token was old, and still good meanwhile",
-                    Cause::LastStretch => "the token was about to end",
+                    FetchCause::NoToken => "there was no token",
+                    FetchCause::Ahead => "the token was old, and still good meanwhile",
+                    FetchCause::LastStretch => "the token was about to end",
                     _ => cause.name(),
                 };
                 notes

@@ -9,15 +9,17 @@ use http_body::Body;
 use http_body_util::Full;
 use tower::Service;
 
-use crate::cache::{Cache, CacheConfig, RefreshPolicy};
+use crate::cache::{Cache, CacheConfig, CachePolicy};
+use crate::clock::Clock;
 use crate::destination::Destinations;
+use crate::endpoint::ClientCredentialsBuilder;
 use crate::error::{BoxError, BuildError};
-use crate::grant::{ClientCredentialsBuilder, TokenRequest, TokenSource};
 use crate::layer::OAuthLayer;
 use crate::observe::{Observer, Watch};
 use crate::origin::Origin;
+use crate::params::TokenParams;
 use crate::service::Shared;
-use crate::token::Clock;
+use crate::source::TokenSource;
 
 /// Builds an [`OAuthLayer`].
 ///
@@ -26,11 +28,11 @@ use crate::token::Clock;
 #[must_use]
 pub struct OAuthLayerBuilder<G> {
     grant: G,
-    request: Result<TokenRequest, BuildError>,
+    params: Result<TokenParams, BuildError>,
     destinations: Result<Destinations, BuildError>,
     keep_authorization: bool,
     refusals: Vec<StatusCode>,
-    policy: RefreshPolicy,
+    policy: CachePolicy,
     watch: Watch,
     clock: Clock,
 }
@@ -39,11 +41,11 @@ impl<G> OAuthLayerBuilder<G> {
     pub(crate) fn new(grant: G) -> Self {
         Self {
             grant,
-            request: Ok(TokenRequest::new()),
+            params: Ok(TokenParams::new()),
             destinations: Ok(Destinations::default()),
             keep_authorization: false,
             refusals: Vec::new(),
-            policy: RefreshPolicy::default(),
+            policy: CachePolicy::default(),
             watch: Watch::default(),
             clock: Clock::default(),
         }
@@ -51,37 +53,28 @@ impl<G> OAuthLayerBuilder<G> {
 
     /// Adds scopes to ask for, space-separated (RFC 6749 §3.3). Default: none sent, and the server gives its default.
     pub fn scope(self, scope: impl AsRef<str>) -> Self {
-        self.ask(|request| request.scope(scope))
-    }
-
-    /// Adds scopes to ask for, one by one.
-    pub fn scopes<I>(self, scopes: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        self.ask(|request| request.scopes(scopes))
+        self.ask(|params| params.with_scope(scope))
     }
 
     /// The `audience` parameter that some servers ask for. Default: not sent.
     pub fn audience(self, audience: impl Into<String>) -> Self {
-        self.ask(|request| Ok(request.audience(audience)))
+        self.ask(|params| Ok(params.with_audience(audience)))
     }
 
     /// Adds a resource indicator (RFC 8707), an absolute URI. A server that wants something else under that name gets it by
     /// `parameter("resource", ..)`.
     pub fn resource(self, resource: impl Into<String>) -> Self {
-        self.ask(|request| request.resource(resource))
+        self.ask(|params| params.with_resource(resource))
     }
 
     /// Adds a parameter of the server's own to the token request. One name may be given several times, and all are sent, in their
-    /// order. The value is taken for a secret, see [`TokenRequest::parameter`].
+    /// order. The value is taken for a secret, see [`TokenParams::with_parameter`].
     pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.ask(|request| request.parameter(name, value))
+        self.ask(|params| params.with_parameter(name, value))
     }
 
-    fn ask(mut self, ask: impl FnOnce(TokenRequest) -> Result<TokenRequest, BuildError>) -> Self {
-        self.request = self.request.and_then(ask);
+    fn ask(mut self, ask: impl FnOnce(TokenParams) -> Result<TokenParams, BuildError>) -> Self {
+        self.params = self.params.and_then(ask);
         self
     }
 
@@ -101,9 +94,9 @@ impl<G> OAuthLayerBuilder<G> {
     /// Sends requests for origins that may not get the token as they are, without one. Default:
     /// they fail. A request whose URI does not clearly say where it goes, such as
     /// `https://api.example:99999/`, fails all the same.
-    pub fn pass_other_origins(self) -> Self {
+    pub fn skip_other_origins(self) -> Self {
         self.destine(|destinations| {
-            destinations.pass_others = true;
+            destinations.skip_others = true;
             Ok(())
         })
     }
@@ -136,14 +129,14 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
-    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::RefusedStatus`].
-    pub fn refused_status(mut self, status: StatusCode) -> Self {
+    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::TreatAsUnauthorized`].
+    pub fn treat_as_unauthorized(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
         self
     }
 
-    /// When tokens are renewed, how long a fetch may take, and how failures back off. Default: [`RefreshPolicy::new`].
-    pub fn refresh_policy(mut self, policy: RefreshPolicy) -> Self {
+    /// When tokens are renewed, how long a fetch may take, and how failures back off. Default: [`CachePolicy::new`].
+    pub fn cache_policy(mut self, policy: CachePolicy) -> Self {
         self.policy = policy;
         self
     }
@@ -156,7 +149,7 @@ impl<G> OAuthLayerBuilder<G> {
 
     /// A clock for tests.
     #[cfg(feature = "test-util")]
-    pub fn clock(mut self, clock: crate::token::ManualClock) -> Self {
+    pub fn clock(mut self, clock: crate::clock::ManualClock) -> Self {
         self.clock = Clock::Manual(clock);
         self
     }
@@ -172,11 +165,11 @@ impl<G> OAuthLayerBuilder<G> {
                 && **status != StatusCode::NOT_MODIFIED
         };
         if let Some(&status) = self.refusals.iter().find(|status| !refuses(status)) {
-            return Err(BuildError::RefusedStatus { status });
+            return Err(BuildError::TreatAsUnauthorized { status });
         }
         let config = CacheConfig {
             policy: self.policy,
-            own: self.request?,
+            own: self.params?,
             refusals: self.refusals.into(),
             clock: self.clock,
             watch: self.watch,
@@ -269,7 +262,7 @@ impl<G: fmt::Debug> fmt::Debug for OAuthLayerBuilder<G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OAuthLayerBuilder")
             .field("grant", &self.grant)
-            .field("request", &self.request)
+            .field("params", &self.params)
             .field("destinations", &self.destinations)
             .field("policy", &self.policy)
             .finish_non_exhaustive()

@@ -13,7 +13,7 @@ use crate::origin::{self, Origin, Parts};
 pub(crate) struct Destinations {
     /// Empty: every `https` origin, and loopback.
     pub(crate) allowed: Vec<Origin>,
-    pub(crate) pass_others: bool,
+    pub(crate) skip_others: bool,
     /// What a request whose URI is only a path is judged as.
     pub(crate) assumed: Option<Origin>,
 }
@@ -92,7 +92,7 @@ impl Destinations {
                 "write it as https://host/path or https://host:port/path",
             ));
         }
-        if self.pass_others {
+        if self.skip_others {
             return Verdict::Pass;
         }
         Verdict::Refused(if never_carries(method) {
@@ -131,7 +131,7 @@ impl Destinations {
         } else {
             Error::destination(
                 format!("{origin} is not among the origins that may get the access token"),
-                "name it with allow_origin(), or call pass_other_origins() to send such requests \
+                "name it with allow_origin(), or call skip_other_origins() to send such requests \
                  without a token",
             )
         }
@@ -146,7 +146,7 @@ fn never_carries(method: &Method) -> bool {
 }
 
 const WITHOUT_TOKEN: &str =
-    "send it through a client without this layer, or call pass_other_origins()";
+    "send it through a client without this layer, or call skip_other_origins()";
 
 #[cfg(test)]
 mod tests {
@@ -300,9 +300,9 @@ mod tests {
             let verdict = |open: &Destinations| open.otherwise(request.method(), request.uri());
             assert_eq!(open.find(&request), None);
             assert!(matches!(verdict(&open), Verdict::Refused(_)));
-            open.pass_others = true;
+            open.skip_others = true;
             assert!(matches!(verdict(&open), Verdict::Pass));
-            open.pass_others = false;
+            open.skip_others = false;
         }
     }
 }

@@ -10,12 +10,14 @@ use zeroize::Zeroizing;
 use crate::builder::OAuthLayerBuilder;
 use crate::cache::TokenCache;
 use crate::client_auth::ClientAuth;
+use crate::endpoint::{ClientCredentials, ClientCredentialsBuilder};
 use crate::error::{BuildError, wrapping};
-use crate::grant::{ClientCredentials, ClientCredentialsBuilder, TokenRequest, TokenSource};
 use crate::origin::misspelt;
+use crate::params::TokenParams;
 use crate::replay::{CloneBody, NoReplay};
 use crate::secret::Secret;
 use crate::service::{OAuth, Shared};
+use crate::source::TokenSource;
 
 /// Wraps HTTP client services so that each request carries an access token. See the crate's page.
 ///
@@ -146,7 +148,7 @@ impl<R> OAuthLayer<R> {
     /// Each request is cloned before it is sent, headers and all, which is what this costs; so the body must be `Clone`. A
     /// request is not sent again when the renewed token is the refused one, or when this API has spent the renewals that its 401s may
     /// cause. If renewing fails, or the inner service does not become ready again, the 401 is returned; it is held back meanwhile, for as long
-    /// as a flight may take ([`RefreshPolicy::flight_timeout`](crate::RefreshPolicy::flight_timeout)), or two where nobody drives the first. An answer to a second request has
+    /// as a flight may take ([`CachePolicy::flight_timeout`](crate::CachePolicy::flight_timeout)), or two where nobody drives the first. An answer to a second request has
     /// [`Replayed`](crate::Replayed) in its extensions.
     ///
     /// Only for APIs where a request that was answered with 401 has had no effect, which RFC 9110 §15.5.2 leads one to expect.
@@ -165,13 +167,13 @@ impl<R> OAuthLayer<R> {
 
     /// The token cache, to warm it up, to look at it, or to get a token from it.
     #[must_use]
-    pub fn tokens(&self) -> TokenCache {
+    pub fn token_cache(&self) -> TokenCache {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
-    /// What kind of token this layer asks for: a start for a [`TokenRequest`] that asks for more.
+    /// What kind of token this layer asks for: a start for a [`TokenParams`] that asks for more.
     #[must_use]
-    pub fn token_request(&self) -> &TokenRequest {
+    pub fn params(&self) -> &TokenParams {
         self.shared.cache.own()
     }
 }
@@ -205,7 +207,7 @@ mod tests {
     ];
 
     /// What comes of the required variables, one of them changed or one more.
-    fn read_with(other: Variable) -> Result<TokenRequest, BuildError> {
+    fn read_with(other: Variable) -> Result<TokenParams, BuildError> {
         let required = REQUIRED.map(|(name, value)| (name, Ok(value)));
         let builder = OAuthLayer::from_variables(|name| {
             let known = [other.clone()].into_iter().chain(required.clone());
@@ -219,7 +221,7 @@ mod tests {
         let never = tower::service_fn(|_| async {
             Err::<http::Response<String>, _>(std::io::Error::other("never called"))
         });
-        Ok(builder.token_client(never).build()?.token_request().clone())
+        Ok(builder.token_client(never).build()?.params().clone())
     }
 
     fn not_unicode() -> VarError {
@@ -229,11 +231,11 @@ mod tests {
     #[test]
     fn the_environment_names_url_id_secret_and_perhaps_a_scope() {
         let none = read_with(("UNRELATED", Ok("x"))).unwrap();
-        assert_eq!(none, TokenRequest::new());
+        assert_eq!(none, TokenParams::new());
         let two = read_with(("OAUTH_SCOPE", Ok("a b"))).unwrap();
-        assert_eq!(two, TokenRequest::new().scope("a b").unwrap());
+        assert_eq!(two, TokenParams::new().with_scope("a b").unwrap());
         let empty = read_with(("OAUTH_SCOPE", Ok(""))).unwrap();
-        assert_eq!(empty, TokenRequest::new());
+        assert_eq!(empty, TokenParams::new());
     }
 
     #[test]
@@ -277,6 +279,6 @@ mod tests {
         let quoted = read_with(("OAUTH_SCOPE", Ok("\"a b\""))).unwrap_err();
         assert!(quoted.to_string().contains("OAUTH_SCOPE"), "{quoted}");
         let blank = read_with(("OAUTH_SCOPE", Ok(" "))).unwrap();
-        assert_eq!(blank, TokenRequest::new());
+        assert_eq!(blank, TokenParams::new());
     }
 }

@@ -92,40 +92,45 @@
 mod builder;
 mod cache;
 pub mod challenge;
+#[cfg(feature = "client")]
+mod client;
 mod client_auth;
+mod clock;
 mod destination;
 #[cfg(any(doc, doctest))]
 pub mod docs;
+mod endpoint;
 mod error;
 pub mod future;
-mod grant;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod guard;
 mod layer;
 pub mod observe;
 mod origin;
+mod params;
 mod replay;
 mod runtime;
 mod secret;
 mod service;
+mod source;
 mod token;
 
 pub use self::builder::OAuthLayerBuilder;
-pub use self::cache::{RefreshPolicy, Status, TokenCache};
+pub use self::cache::{CachePolicy, CacheStatus, TokenCache};
 pub use self::client_auth::ClientAuth;
+#[cfg(feature = "test-util")]
+pub use self::clock::ManualClock;
+pub use self::endpoint::{ClientCredentials, ClientCredentialsBuilder};
 pub use self::error::{BoxError, BuildError, Error};
-pub use self::grant::{
-    ClientCredentials, ClientCredentialsBuilder, TokenFuture, TokenRequest, TokenSource,
-};
 #[cfg(feature = "tonic")]
 pub use self::grpc::grpc_status;
 pub use self::layer::OAuthLayer;
+pub use self::params::TokenParams;
 pub use self::replay::{CloneBody, EmptyBody, NoReplay, ReplayBody, Replayed};
 pub use self::secret::Secret;
 pub use self::service::{NoToken, OAuth};
-#[cfg(feature = "test-util")]
-pub use self::token::ManualClock;
+pub use self::source::{FetchCause, TokenFuture, TokenRequest, TokenSource};
 pub use self::token::{AccessToken, TokenResponse};
 
 // The README's examples are tests. Those that name a TLS provider need the default one.

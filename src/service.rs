@@ -9,13 +9,13 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tower::Service;
 
+use crate::cache::current::Token;
 use crate::cache::{Cache, TokenCache};
 use crate::destination::{Destinations, Verdict};
 use crate::error::{BoxError, Error};
 use crate::future::{Bearer, ResponseFuture};
-use crate::grant::TokenRequest;
+use crate::params::TokenParams;
 use crate::replay::{NoReplay, ReplayBody};
-use crate::token::Token;
 
 /// What a layer, its clones and its services share.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl<S, R> OAuth<S, R> {
 
     /// The token cache, which this service shares with its layer.
     #[must_use]
-    pub fn tokens(&self) -> TokenCache {
+    pub fn token_cache(&self) -> TokenCache {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
@@ -104,7 +104,7 @@ where
         let Some(origin) = shared.destinations.find(&request) else {
             return self.elsewhere(request);
         };
-        let token = match extensions.get::<TokenRequest>() {
+        let token = match extensions.get::<TokenParams>() {
             None => shared.cache.free_token(&mut self.last),
             Some(other) => shared.cache.free_token_for(other),
         };
@@ -138,7 +138,7 @@ impl<S, R> OAuth<S, R> {
         R: ReplayBody<B> + Clone,
     {
         let cache = &self.shared.cache;
-        let other = request.extensions().get::<TokenRequest>();
+        let other = request.extensions().get::<TokenParams>();
         let kind = other.unwrap_or_else(|| cache.own()).clone();
         match cache.decide(&kind) {
             Some(Ok(token)) => {

@@ -11,7 +11,7 @@ use http_body_util::Full;
 use support::*;
 use tower::{BoxError, service_fn};
 use tower_oauth::{
-    ClientAuth, Error, OAuthLayer, RefreshPolicy, Secret, TokenFuture, TokenRequest, TokenSource,
+    CachePolicy, ClientAuth, Error, OAuthLayer, Secret, TokenFuture, TokenRequest, TokenSource,
 };
 
 const HTTPS_URL: &str = "https://gw.example:8443/oauth2/v1/token?tenant=canary";
@@ -21,10 +21,10 @@ async fn told_at(url: &str, answer: Answer) -> String {
     let layer = OAuthLayer::client_credentials(url, "id", "secret")
         .scope("aisp pisp")
         .token_client(endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
-    layer.tokens().token().await.unwrap_err().to_string()
+    layer.token_cache().token().await.unwrap_err().to_string()
 }
 
 async fn told(answer: Answer) -> String {
@@ -40,7 +40,7 @@ async fn fails_with(url: &str, error: fn() -> BoxError) -> (Error, u32) {
         .token_client(fails)
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     let attempts = error.attempts();
     (error, attempts)
 }
@@ -177,10 +177,10 @@ async fn a_server_that_speaks_broken_http_is_not_told_as_one_that_is_down() {
         });
         let url = format!("http://{address}/token");
         let layer = OAuthLayer::client_credentials(url, "id", "secret")
-            .refresh_policy(one_attempt())
+            .cache_policy(one_attempt())
             .build()
             .unwrap();
-        let error = layer.tokens().token().await.unwrap_err();
+        let error = layer.token_cache().token().await.unwrap_err();
         let text = error.to_string();
         assert!(error.is_transient(), "{text}");
         assert!(text.contains("does not speak proper HTTP: "), "{text}");
@@ -250,7 +250,7 @@ async fn an_unknown_client_is_told_what_else_would_build() {
             .token_client(Endpoint::new().always(Answer::Error(401, "invalid_client")))
             .build()
             .unwrap();
-        layer.tokens().token().await.unwrap_err().to_string()
+        layer.token_cache().token().await.unwrap_err().to_string()
     };
     let with_colon = text(ClientAuth::basic_encoded("i:d", "s+cret")).await;
     assert!(with_colon.contains("ClientAuth::post"), "{with_colon}");
@@ -266,7 +266,7 @@ async fn an_unknown_client_is_told_what_else_would_build() {
 struct Own(fn() -> Error);
 
 impl TokenSource for Own {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(async { Err((self.0)()) })
     }
 }
@@ -280,8 +280,14 @@ async fn a_source_of_ones_own_sends_nobody_to_a_token_endpoint() {
         || Error::rejected("invalid_client", "the plugin was refused"),
     ];
     for fail in fails {
-        let layer = OAuthLayer::builder(Own(fail)).refresh_policy(one_attempt());
-        let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+        let layer = OAuthLayer::builder(Own(fail)).cache_policy(one_attempt());
+        let error = layer
+            .build()
+            .unwrap()
+            .token_cache()
+            .token()
+            .await
+            .unwrap_err();
         let text = error.to_string();
         assert!(
             !text.contains("endpoint") && !text.contains("URL"),
@@ -292,10 +298,10 @@ async fn a_source_of_ones_own_sends_nobody_to_a_token_endpoint() {
         Secret::provider(|| async { Err::<String, _>(io::Error::other("vault is sealed")) });
     let layer = OAuthLayer::client_credentials(HTTPS_URL, "id", sealed)
         .token_client(Endpoint::new())
-        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .cache_policy(CachePolicy::new().attempts(1))
         .build()
         .unwrap();
-    let text = layer.tokens().token().await.unwrap_err().to_string();
+    let text = layer.token_cache().token().await.unwrap_err().to_string();
     assert!(
         text.contains("the secret provider failed: vault is sealed"),
         "{text}"
@@ -424,7 +430,7 @@ async fn a_bare_403_speaks_of_the_scope_too() {
         .token_client(Endpoint::new().always(raw(403, &[], "")))
         .build()
         .unwrap();
-    let text = layer.tokens().token().await.unwrap_err().to_string();
+    let text = layer.token_cache().token().await.unwrap_err().to_string();
     assert!(text.contains("set it with scope()"), "{text}");
     assert!(text.contains("user_agent()"), "{text}");
 }
@@ -539,7 +545,7 @@ async fn the_error_in_the_readme_is_what_is_printed() {
         .token_client(endpoint)
         .build()
         .unwrap();
-    let printed = layer.tokens().token().await.unwrap_err().to_string();
+    let printed = layer.token_cache().token().await.unwrap_err().to_string();
 
     let without_times = |text: &str| -> String {
         let words = text

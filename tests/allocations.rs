@@ -89,7 +89,7 @@ fn replay_costs_three_allocations_for_the_copy_of_the_request() {
 struct Silent;
 
 impl TokenSource for Silent {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(std::future::pending())
     }
 }

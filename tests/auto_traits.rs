@@ -6,8 +6,8 @@ use http_body_util::Full;
 use tower::util::BoxCloneSyncService;
 use tower_oauth::future::ResponseFuture;
 use tower_oauth::{
-    AccessToken, BuildError, CloneBody, Error, NoReplay, OAuth, OAuthLayer, Secret, Status,
-    TokenCache, TokenRequest, TokenResponse, TokenSource,
+    AccessToken, BuildError, CacheStatus, CloneBody, Error, NoReplay, OAuth, OAuthLayer, Secret,
+    TokenCache, TokenParams, TokenResponse, TokenSource,
 };
 
 type Inner =
@@ -25,11 +25,11 @@ fn what_is_shared_is_clone_send_and_sync() {
     is_clone_send_sync::<OAuth<Inner>>();
     is_clone_send_sync::<TokenCache>();
     is_clone_send_sync::<AccessToken>();
-    is_clone_send_sync::<TokenRequest>();
+    is_clone_send_sync::<TokenParams>();
     is_clone_send_sync::<TokenResponse>();
     is_clone_send_sync::<Secret>();
     is_clone_send_sync::<Error>();
-    is_clone_send_sync::<Status>();
+    is_clone_send_sync::<CacheStatus>();
     is_send_sync::<BuildError>();
     is_send_sync::<Box<dyn TokenSource>>();
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, ServiceExt};
 use tower_oauth::observe::Event;
-use tower_oauth::{ManualClock, OAuthLayer, RefreshPolicy, Secret, TokenCache};
+use tower_oauth::{CachePolicy, ManualClock, OAuthLayer, Secret, TokenCache};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -22,7 +22,7 @@ const fn secs(seconds: u64) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn what_callers_leave_behind_who_poll_once_is_bounded() {
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     for n in 0..50_000 {
         let kind = kind(&tokens, n);
         let mut call = tokio_test::task::spawn(kind.token());
@@ -42,12 +42,12 @@ async fn what_callers_leave_behind_who_poll_once_is_bounded() {
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_queues_goes_on_for_those_who_stay() {
     let endpoint = Endpoint::new().closed();
-    let policy = RefreshPolicy::new().max_flights(1);
+    let policy = CachePolicy::new().max_flights(1);
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let mut first = tokio_test::task::spawn(async { kind(&tokens, 1).token().await });
     assert!(first.poll().is_pending());
     settle().await;
@@ -72,7 +72,7 @@ async fn a_flight_that_queues_goes_on_for_one_who_joins_as_the_last_one_leaves()
     let (endpoint, lost) = (Endpoint::new().closed(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&lost);
     let tokens = builder(&endpoint)
-        .refresh_policy(RefreshPolicy::new().max_flights(1))
+        .cache_policy(CachePolicy::new().max_flights(1))
         .observer(move |event: &Event<'_>| {
             if matches!(event, Event::FetchLost { .. }) {
                 count.fetch_add(1, Ordering::SeqCst);
@@ -80,7 +80,7 @@ async fn a_flight_that_queues_goes_on_for_one_who_joins_as_the_last_one_leaves()
         })
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let mut first = tokio_test::task::spawn(async { kind(&tokens, 1).token().await });
     assert!(first.poll().is_pending());
     settle().await;
@@ -104,13 +104,13 @@ async fn a_flight_that_queues_goes_on_for_one_who_joins_as_the_last_one_leaves()
 async fn a_queue_that_has_stood_still_takes_no_turn_from_those_who_stood_still_with_it() {
     let clock = ManualClock::new();
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let policy = RefreshPolicy::new().max_flights(3);
+    let policy = CachePolicy::new().max_flights(3);
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .clock(clock.clone())
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let mut stuck = JoinSet::new();
     for n in 0..6 {
         let kind = kind(&tokens, n);
@@ -130,7 +130,7 @@ async fn a_queue_that_has_stood_still_takes_no_turn_from_those_who_stood_still_w
 #[tokio::test(start_paused = true)]
 async fn a_flight_that_has_had_its_turn_goes_on_when_all_callers_have_left() {
     let endpoint = Endpoint::new().then([Answer::Refused]);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let first = kind(&tokens, 1);
     let mut call = tokio_test::task::spawn(first.token());
     assert!(call.poll().is_pending());
@@ -146,7 +146,7 @@ async fn a_flight_that_has_had_its_turn_goes_on_when_all_callers_have_left() {
 async fn an_attempt_is_over_before_the_pause_after_it() {
     fastrand::seed(3);
     let endpoint = Endpoint::new().then([Answer::Hang]);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let mut call = tokio_test::task::spawn(tokens.token());
     assert!(call.poll().is_pending());
     tokio::time::sleep(secs(10)).await;
@@ -161,7 +161,7 @@ async fn an_attempt_is_over_before_the_pause_after_it() {
 async fn sixty_four_kinds_that_hang_do_not_keep_the_layers_own_waiting() {
     let endpoint = Endpoint::new().always(Answer::Hang);
     let layer = layer(&endpoint);
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let mut stuck = JoinSet::new();
     for n in 0..100 {
         let kind = kind(&tokens, n);
@@ -229,7 +229,7 @@ async fn whoever_comes_back_after_retry_after_finds_the_backoff_over() {
     for seed in 0..200 {
         fastrand::seed(seed);
         let endpoint = Endpoint::new().then([raw(429, &[("retry-after", "1")], "")]);
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let error = tokens.token().await.expect_err("busy");
         let wait = error
             .retry_after()
@@ -248,8 +248,8 @@ async fn the_budget_of_an_api_that_always_refuses_outlives_eviction() {
     let api = Api::new(|_| unauthorized(INVALID_TOKEN));
     for bound in [30, 20] {
         let endpoint = Endpoint::new();
-        let policy = RefreshPolicy::new().max_entries(bound);
-        let layer = builder(&endpoint).refresh_policy(policy).build().unwrap();
+        let policy = CachePolicy::new().max_entries(bound);
+        let layer = builder(&endpoint).cache_policy(policy).build().unwrap();
         let service = layer.replay_unauthorized().layer(api.clone());
         for n in 0..3000 {
             let mut request = get(API);
@@ -267,7 +267,7 @@ async fn the_budget_of_an_api_that_always_refuses_outlives_eviction() {
 #[tokio::test(start_paused = true)]
 async fn a_backoff_outlives_the_eviction_of_its_kind() {
     let endpoint = Endpoint::new();
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     for n in 0..1500 {
         // A success now and then, so that each of the kinds speaks for itself.
         if n % 7 == 0 {
@@ -295,7 +295,7 @@ async fn a_backoff_outlives_the_eviction_of_its_kind() {
 #[tokio::test(start_paused = true)]
 async fn eight_kinds_in_a_row_that_are_refused_speak_for_the_client() {
     let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_target"));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     for round in 0..3 {
         for n in 0..1500 {
             let error = kind(&tokens, n).token().await.expect_err("refused");
@@ -320,7 +320,7 @@ async fn eight_kinds_in_a_row_that_are_refused_speak_for_the_client() {
 #[tokio::test(start_paused = true)]
 async fn one_kind_that_is_refused_again_and_again_speaks_for_itself() {
     let endpoint = Endpoint::new();
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     for _ in 0..20 {
         endpoint.push(Answer::Error(400, "invalid_target"));
         kind(&tokens, 0).token().await.expect_err("refused");
@@ -336,7 +336,7 @@ async fn one_kind_that_is_refused_again_and_again_speaks_for_itself() {
 #[tokio::test(start_paused = true)]
 async fn kinds_that_are_refused_between_successes_speak_for_themselves() {
     let endpoint = Endpoint::new();
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     for n in 0..40 {
         endpoint.push(Answer::Error(400, "invalid_target"));
         kind(&tokens, n).token().await.expect_err("refused");
@@ -356,7 +356,7 @@ async fn an_event_says_that_a_live_token_was_forgotten_for_want_of_room() {
     let (endpoint, evicted) = (Endpoint::new(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&evicted);
     let layer = builder(&endpoint)
-        .refresh_policy(RefreshPolicy::new().max_entries(10))
+        .cache_policy(CachePolicy::new().max_entries(10))
         .observer(move |event: &Event<'_>| {
             if let Event::Evicted { max_entries, .. } = event {
                 assert_eq!(*max_entries, 10);
@@ -366,16 +366,16 @@ async fn an_event_says_that_a_live_token_was_forgotten_for_want_of_room() {
         .build()
         .unwrap();
     for n in 0..15 {
-        kind(&layer.tokens(), n).token().await.unwrap();
+        kind(&layer.token_cache(), n).token().await.unwrap();
     }
     assert_eq!(evicted.load(Ordering::SeqCst), 5);
     // Tokens that have ended go unnoticed.
     advance(secs(3601)).await;
     for n in 20..25 {
-        kind(&layer.tokens(), n).token().await.unwrap();
+        kind(&layer.token_cache(), n).token().await.unwrap();
     }
     assert_eq!(evicted.load(Ordering::SeqCst), 5);
-    kind(&layer.tokens(), 0)
+    kind(&layer.token_cache(), 0)
         .token()
         .await
         .expect("fetched again at once");
@@ -397,7 +397,7 @@ fn with_a_changing_secret(
         .clock(ManualClock::new())
         .build()
         .unwrap();
-    (secret, layer.tokens())
+    (secret, layer.token_cache())
 }
 
 // FC16, R17
@@ -453,12 +453,12 @@ async fn a_success_ends_the_backoff_of_all_kinds_only_when_the_secret_has_change
 #[tokio::test(start_paused = true)]
 async fn as_many_attempts_as_were_asked_for_have_time_in_the_flight() {
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let policy = RefreshPolicy::new().attempts(5);
+    let policy = CachePolicy::new().attempts(5);
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let start = Instant::now();
     let error = tokens.token().await.expect_err("it never answers");
     assert!(error.is_timeout() && start.elapsed() <= secs(30), "{error}");
@@ -468,9 +468,9 @@ async fn as_many_attempts_as_were_asked_for_have_time_in_the_flight() {
 // FC18, R9
 #[test]
 fn an_attempt_that_is_longer_than_its_flight_is_an_error_that_says_what_to_raise() {
-    let policy = RefreshPolicy::new().attempt_timeout(secs(60));
+    let policy = CachePolicy::new().attempt_timeout(secs(60));
     let error = builder(&Endpoint::new())
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap_err();
     let text = error.to_string();
@@ -529,12 +529,12 @@ async fn sixty_four_origins_have_budgets_of_their_own_and_a_newcomer_has_one_whe
 #[tokio::test(start_paused = true)]
 async fn a_caller_with_less_patience_than_a_queue_gets_an_answer() {
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let policy = RefreshPolicy::new().max_flights(1);
+    let policy = CachePolicy::new().max_flights(1);
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let mut stuck = JoinSet::new();
     let first = kind(&tokens, 0);
     stuck.spawn(async move { first.token().await.is_ok() });

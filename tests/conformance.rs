@@ -19,7 +19,7 @@ use servers::{METHODS, Server, TestClient};
 use tower::Layer;
 use tower_oauth::challenge::Challenges;
 use tower_oauth::observe::Event;
-use tower_oauth::{BuildError, ClientAuth, Error, RefreshPolicy, Replayed};
+use tower_oauth::{BuildError, CachePolicy, ClientAuth, Error, Replayed};
 
 /// Several hundred at once.
 const MANY: usize = 300;
@@ -75,7 +75,7 @@ async fn authenticate(server: &Server, auth: ClientAuth) -> String {
         Err(BuildError::ClientId { .. }) => return "refused by us: `:` in the id".to_owned(),
         Err(error) => panic!("{error}"),
     };
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let seen = match tokens.token().await {
         Ok(_) => "token".to_owned(),
         Err(error) => describe(&error),
@@ -99,7 +99,7 @@ async fn where_the_form_of_basic_is_wrong_the_error_names_the_other() {
             .scope(server.scope())
             .build()
             .unwrap();
-        let error = layer.tokens().token().await.unwrap_err();
+        let error = layer.token_cache().token().await.unwrap_err();
         assert!(error.to_string().contains(other), "{error}");
         assert!(!error.to_string().contains(&client.secret), "{error}");
     }
@@ -123,7 +123,7 @@ async fn bad_credentials_are_rejected_by_one_request_and_no_more_during_the_back
                 .scope(server.scope())
                 .build()
                 .unwrap();
-            let tokens = layer.tokens();
+            let tokens = layer.token_cache();
             let error = tokens.token().await.unwrap_err();
             assert!(error.is_rejected(), "{} {case}: {error}", server.kind.name);
             let again = tokens.token().await.unwrap_err();
@@ -159,7 +159,7 @@ async fn a_scope_is_asked_for_and_a_narrower_grant_is_told() {
                 })
                 .build()
                 .unwrap();
-            let seen = match layer.tokens().token().await {
+            let seen = match layer.token_cache().token().await {
                 Ok(_) => match granted.lock().unwrap().take() {
                     Some(granted) => format!("token, narrowed to {}", code(&granted)),
                     None => "token".to_owned(),
@@ -201,7 +201,7 @@ async fn renew_under_load(server: Server) -> Vec<String> {
         .scope(server.scope())
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let api = layer.layer(servers::https_client());
     let issued_before = server.issued(&client.id).await;
     let (mut refused, mut sent) = (0, 0);
@@ -260,7 +260,7 @@ async fn a_revoked_token_costs_one_renewal_and_the_request_is_replayed() {
             .scope(server.scope())
             .build()
             .unwrap();
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         let plain = layer.layer(servers::https_client());
         let replaying = layer
             .clone()
@@ -407,17 +407,17 @@ async fn tokens_behind(
     client: servers::HttpsClient,
 ) -> (Result<(), Error>, u64) {
     let auth = (METHODS[0].auth)(&TestClient::named("basic-client"));
-    let policy = RefreshPolicy::new().attempt_timeout(if fault == "/slow" {
+    let policy = CachePolicy::new().attempt_timeout(if fault == "/slow" {
         Duration::from_millis(500)
     } else {
         Duration::from_secs(10)
     });
     let layer = servers::layer(front.fault_url(fault), auth)
         .token_client(client)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let result = tokens.token().await.map(drop);
     (result, tokens.status().token_requests)
 }

@@ -65,7 +65,7 @@ async fn other_origins_fail_with_an_error_that_names_them_or_pass_without_a_toke
     );
     assert!(error.to_string().contains("allow_origin"), "{error}");
     assert_eq!(endpoint.requests(), 0, "no token is fetched for it");
-    let passing = narrow().pass_other_origins().build().unwrap();
+    let passing = narrow().skip_other_origins().build().unwrap();
     assert_eq!(
         carried(&passing, get("https://other.example/"))
             .await
@@ -165,7 +165,7 @@ async fn connect_never_carries_the_token() {
             .unwrap_err()
             .is_destination()
     );
-    let passing = builder(&endpoint).pass_other_origins().build().unwrap();
+    let passing = builder(&endpoint).skip_other_origins().build().unwrap();
     assert_eq!(carried(&passing, request()).await.unwrap(), "");
     assert_eq!(endpoint.requests(), 0);
 }
@@ -235,8 +235,8 @@ async fn a_uri_that_does_not_clearly_say_where_it_goes_is_an_error_in_all_modes(
     for builder in [
         builder(&endpoint),
         narrow(),
-        builder(&endpoint).pass_other_origins(),
-        narrow().pass_other_origins(),
+        builder(&endpoint).skip_other_origins(),
+        narrow().skip_other_origins(),
     ] {
         let layer = builder.build().unwrap();
         for uri in UNCLEAR {
@@ -369,7 +369,7 @@ async fn a_bare_path_without_an_assumed_origin_fails_before_a_token_is_asked_for
         let error = carried(&layer(&endpoint), get(target)).await.unwrap_err();
         assert!(error.is_destination(), "{error}");
         assert!(error.to_string().contains("assume_origin()"), "{error}");
-        let passing = builder(&endpoint).pass_other_origins().build().unwrap();
+        let passing = builder(&endpoint).skip_other_origins().build().unwrap();
         assert_eq!(carried(&passing, get(target)).await.unwrap(), "");
         assert_eq!(endpoint.requests(), 0);
 
@@ -392,8 +392,8 @@ async fn trace_and_authority_form_requests_never_carry_the_token() {
     let authority_form = || get("api.example:443");
     let narrow = || builder(&endpoint).allow_origin("https://api.example");
     for (open, passing) in [
-        (builder(&endpoint), builder(&endpoint).pass_other_origins()),
-        (narrow(), narrow().pass_other_origins()),
+        (builder(&endpoint), builder(&endpoint).skip_other_origins()),
+        (narrow(), narrow().skip_other_origins()),
     ] {
         let (open, passing) = (open.build().unwrap(), passing.build().unwrap());
         let error = carried(&open, trace()).await.unwrap_err();

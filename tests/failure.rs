@@ -24,23 +24,23 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    ClientAuth, ClientCredentials, Error, ManualClock, OAuthLayer, RefreshPolicy, Secret,
-    TokenRequest, TokenSource,
+    CachePolicy, ClientAuth, ClientCredentials, Error, ManualClock, OAuthLayer, Secret,
+    TokenParams, TokenRequest, TokenSource,
 };
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn other(scope: &str) -> TokenRequest {
-    TokenRequest::new().scope(scope).unwrap()
+fn other(scope: &str) -> TokenParams {
+    TokenParams::new().with_scope(scope).unwrap()
 }
 
 // K3, R16
 #[tokio::test(start_paused = true)]
 async fn a_call_during_backoff_without_a_live_token_fails_at_once_with_the_cause_and_the_wait() {
     let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let first = tokens.token().await.unwrap_err();
     assert!(
         first.retry_after().is_some(),
@@ -105,7 +105,7 @@ async fn every_rejected_row_is_one_request_and_then_backoff() {
     ];
     for row in rows {
         let endpoint = Endpoint::new().always(row.clone());
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         for _ in 0..100 {
             let error = tokens.token().await.unwrap_err();
             assert!(
@@ -138,7 +138,7 @@ async fn every_transient_row_is_tried_three_times_and_then_backs_off() {
     ];
     for row in rows {
         let endpoint = Endpoint::new().always(row.clone());
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let start = Instant::now();
         for _ in 0..100 {
             assert!(tokens.token().await.unwrap_err().is_transient(), "{row:?}");
@@ -164,10 +164,10 @@ async fn no_pause_and_no_attempt_begins_for_which_the_flight_has_no_time() {
             .always(raw(503, &[], ""))
             .latency(Duration::from_micros(999_990));
         let tokens = builder(&endpoint)
-            .refresh_policy(RefreshPolicy::new().flight_timeout(Duration::from_secs(1)))
+            .cache_policy(CachePolicy::new().flight_timeout(Duration::from_secs(1)))
             .build()
             .unwrap()
-            .tokens();
+            .token_cache();
         let error = tokens.token().await.unwrap_err();
         assert_eq!(
             error.status().map(|status| status.as_u16()),
@@ -182,7 +182,7 @@ async fn no_pause_and_no_attempt_begins_for_which_the_flight_has_no_time() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_passes_within_the_flight_is_nobodys_failure() {
     let endpoint = Endpoint::new().then([Answer::Refused, raw(503, &[], "")]);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     assert!(tokens.token().await.is_ok());
     assert_eq!(endpoint.requests(), 3);
 }
@@ -202,7 +202,7 @@ async fn an_answer_that_asks_to_stay_away_ends_the_flight_and_is_obeyed() {
     ];
     for (row, floor) in rows {
         let endpoint = Endpoint::new().always(row.clone());
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let start = Instant::now();
         assert!(tokens.token().await.unwrap_err().is_transient(), "{row:?}");
         assert_eq!(
@@ -240,7 +240,7 @@ impl Seen {
     }
 
     async fn come_of(endpoint: &Endpoint) -> (Self, Error) {
-        let tokens = layer(endpoint).tokens();
+        let tokens = layer(endpoint).token_cache();
         let error = tokens.token().await.unwrap_err();
         let requests = endpoint.requests();
         let class = if error.is_transient() {
@@ -251,7 +251,7 @@ impl Seen {
             assert!(error.is_invalid_response(), "{error}");
             Class::InvalidResponse
         };
-        tokens.for_request(other("b")).token().await.unwrap_err();
+        tokens.with_params(other("b")).token().await.unwrap_err();
         let reach = match endpoint.requests() == requests {
             true => Reach::Client,
             false => Reach::Kind,
@@ -478,16 +478,16 @@ async fn a_2xx_with_a_code_is_as_a_400_with_that_code() {
 #[tokio::test(start_paused = true)]
 async fn a_portals_page_holds_all_kinds_and_a_denied_audience_its_own() {
     let page = Endpoint::new().always(raw(200, &[("content-type", "text/html")], "<html>"));
-    let tokens = layer(&page).tokens();
+    let tokens = layer(&page).token_cache();
     for n in 0..300 {
-        let kind = tokens.for_request(other(&format!("s{n}")));
+        let kind = tokens.with_params(other(&format!("s{n}")));
         assert!(kind.token().await.unwrap_err().is_invalid_response());
     }
     assert_eq!(page.requests(), 1);
 
     let denied = Endpoint::new().then([Answer::Error(403, "access_denied")]);
-    let tokens = layer(&denied).tokens();
-    let audience = tokens.for_request(TokenRequest::new().audience("payments"));
+    let tokens = layer(&denied).token_cache();
+    let audience = tokens.with_params(TokenParams::new().with_audience("payments"));
     assert!(audience.token().await.unwrap_err().is_rejected());
     tokens.token().await.unwrap();
     audience.token().await.unwrap_err();
@@ -506,7 +506,7 @@ async fn a_rejection_with_retry_after_stays_one_and_waits_at_least_as_long() {
     ] {
         let body = code.map_or_else(String::new, |code| format!(r#"{{"error":"{code}"}}"#));
         let endpoint = Endpoint::new().always(raw(status, &[("retry-after", "60")], &body));
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let error = tokens.token().await.unwrap_err();
         assert!(error.is_rejected(), "{error}");
         assert_eq!(error.server_retry_after(), Some(secs(60)));
@@ -530,7 +530,7 @@ async fn retry_after_means_nothing_on_answers_that_are_no_errors() {
         (304, ""),
     ] {
         let endpoint = Endpoint::new().always(raw(status, &[("retry-after", "60")], body));
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         assert_eq!(tokens.token().await.unwrap_err().server_retry_after(), None);
         advance(secs(4)).await;
         tokens.token().await.unwrap_err();
@@ -546,7 +546,7 @@ async fn retry_after_means_nothing_on_answers_that_are_no_errors() {
 async fn a_retry_after_of_zero_or_in_the_past_is_none_and_the_flight_tries_again() {
     for value in ["0", "Sun, 06 Nov 1994 08:49:37 GMT"] {
         let endpoint = Endpoint::new().always(raw(503, &[("retry-after", value)], ""));
-        let error = layer(&endpoint).tokens().token().await.unwrap_err();
+        let error = layer(&endpoint).token_cache().token().await.unwrap_err();
         assert_eq!(
             (error.server_retry_after(), endpoint.requests()),
             (None, 3),
@@ -566,7 +566,7 @@ async fn of_several_retry_after_lines_the_longest_holds_and_a_date_counts_from_t
         ("retry-after", "5, 9"),
     ];
     let endpoint = Endpoint::new().always(raw(503, &headers, ""));
-    let error = layer(&endpoint).tokens().token().await.unwrap_err();
+    let error = layer(&endpoint).token_cache().token().await.unwrap_err();
     assert_eq!(
         (error.server_retry_after(), endpoint.requests()),
         (Some(secs(23)), 1)
@@ -625,7 +625,7 @@ async fn ask(
     status: u16,
     headers: &'static [(&'static str, &'static str)],
     steps: &'static [Step],
-    policy: RefreshPolicy,
+    policy: CachePolicy,
 ) -> (Error, usize, Duration) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
@@ -643,9 +643,15 @@ async fn ask(
     });
     let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
         .token_client(client)
-        .refresh_policy(policy);
+        .cache_policy(policy);
     let start = Instant::now();
-    let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+    let error = layer
+        .build()
+        .unwrap()
+        .token_cache()
+        .token()
+        .await
+        .unwrap_err();
     (error, asked.load(Ordering::SeqCst), start.elapsed())
 }
 
@@ -668,7 +674,7 @@ async fn a_refusal_speaks_by_its_status_and_retry_after_whatever_becomes_of_its_
     ];
     for steps in bodies {
         for status in [429, 503, 401, 400] {
-            let (error, requests, took) = ask(status, TWENTY, steps, RefreshPolicy::new()).await;
+            let (error, requests, took) = ask(status, TWENTY, steps, CachePolicy::new()).await;
             assert_eq!(requests, 1, "{steps:?}: {error}");
             assert!(took <= Duration::from_millis(2100), "{took:?}");
             assert_eq!(error.status().unwrap().as_u16(), status);
@@ -706,7 +712,7 @@ async fn a_code_in_the_body_of_a_refusal_is_heeded_when_it_comes_within_two_seco
         ],
     ];
     for steps in bodies {
-        let (error, requests, _) = ask(403, &[], steps, RefreshPolicy::new()).await;
+        let (error, requests, _) = ask(403, &[], steps, CachePolicy::new()).await;
         assert_eq!(
             (error.oauth_code(), requests),
             (Some("invalid_scope"), 1),
@@ -718,7 +724,7 @@ async fn a_code_in_the_body_of_a_refusal_is_heeded_when_it_comes_within_two_seco
         Step::Bytes("{\"error\":\"invalid_scope\"}"),
         Step::End,
     ];
-    let (error, _, took) = ask(403, &[], too_late, RefreshPolicy::new()).await;
+    let (error, _, took) = ask(403, &[], too_late, CachePolicy::new()).await;
     assert_eq!((error.oauth_code(), error.is_rejected()), (None, true));
     assert!(took < Duration::from_millis(2100), "{took:?}");
 }
@@ -733,12 +739,12 @@ async fn a_short_attempt_ends_with_what_the_head_says_too() {
         Step::End,
     ];
     for limit in [1200, 1500, 2500, 3000].map(Duration::from_millis) {
-        let policy = RefreshPolicy::new().attempt_timeout(limit);
+        let policy = CachePolicy::new().attempt_timeout(limit);
         let (error, _, _) = ask(429, TWENTY, steps, policy).await;
         assert_eq!(error.oauth_code(), Some("slow_down"), "{limit:?}");
     }
     for limit in [10, 200, 1000, 2000, 3000].map(Duration::from_millis) {
-        let policy = RefreshPolicy::new().attempt_timeout(limit);
+        let policy = CachePolicy::new().attempt_timeout(limit);
         let (error, requests, took) = ask(429, TWENTY, &[], policy).await;
         assert_eq!(
             (error.server_retry_after(), requests),
@@ -754,7 +760,7 @@ async fn a_short_attempt_ends_with_what_the_head_says_too() {
 async fn what_broke_an_answer_off_is_told_of_a_success_and_not_of_a_refusal() {
     let torn: &[Step] = &[Step::Bytes("{\"access_token\":\"t"), Step::Break];
     for (status, told) in [(200, true), (403, false)] {
-        let (error, _, _) = ask(status, &[], torn, RefreshPolicy::new()).await;
+        let (error, _, _) = ask(status, &[], torn, CachePolicy::new()).await;
         let text = error.to_string();
         assert_eq!(text.contains("connection reset"), told, "{text}");
     }
@@ -764,7 +770,7 @@ async fn what_broke_an_answer_off_is_told_of_a_success_and_not_of_a_refusal() {
 #[tokio::test(start_paused = true)]
 async fn a_success_whose_body_stalls_is_a_timeout_that_says_so() {
     for steps in [&[] as &[Step], &[Step::Bytes("{\"access_token\":\"t")]] {
-        let (error, requests, _) = ask(200, &[], steps, RefreshPolicy::new()).await;
+        let (error, requests, _) = ask(200, &[], steps, CachePolicy::new()).await;
         let text = error.to_string();
         assert!(
             error.is_timeout() && text.contains("began to answer"),
@@ -785,7 +791,7 @@ async fn an_answer_of_the_largest_size_is_read_and_one_byte_more_is_too_much() {
     ] {
         let body = " ".repeat(blanks) + TOKEN;
         let endpoint = Endpoint::new().always(raw(200, &[], &body));
-        let told = layer(&endpoint).tokens().token().await;
+        let told = layer(&endpoint).token_cache().token().await;
         assert_eq!(told.is_ok(), read, "{:?}", told.err());
     }
 }
@@ -798,15 +804,15 @@ async fn the_body_of_a_success_has_the_whole_attempt_and_its_breaking_off_is_tri
         Step::Bytes("{\"error\":\"x\"}"),
         Step::End,
     ];
-    let (error, _, _) = ask(200, &[], slow, RefreshPolicy::new()).await;
+    let (error, _, _) = ask(200, &[], slow, CachePolicy::new()).await;
     assert_eq!(error.oauth_code(), Some("x"));
     let broken: &[Step] = &[Step::Bytes("{\"access_token\":\"t\"}"), Step::Break];
-    let (error, requests, _) = ask(200, TWENTY, broken, RefreshPolicy::new()).await;
+    let (error, requests, _) = ask(200, TWENTY, broken, CachePolicy::new()).await;
     assert!(error.is_transient(), "{error}");
     assert_eq!((requests, error.server_retry_after()), (3, None));
     // Statuses that have no body, or none that matters.
     for status in [204, 205, 304, 302] {
-        let (error, requests, took) = ask(status, &[], &[], RefreshPolicy::new()).await;
+        let (error, requests, took) = ask(status, &[], &[], CachePolicy::new()).await;
         assert!(error.is_invalid_response(), "{error}");
         assert_eq!((requests, took), (1, Duration::ZERO), "{status}");
     }
@@ -855,12 +861,13 @@ fn without_timers_a_refusal_is_waited_for_and_nothing_panics() {
             .unwrap()
     }
 
-    let request = TokenRequest::new();
-    let by_hand = futures::executor::block_on(source().token(&request));
+    let params = TokenParams::new();
+    let request = || TokenRequest::new(&params);
+    let by_hand = futures::executor::block_on(source().token(request()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let untimed = runtime.block_on(source().token(&request));
+    let untimed = runtime.block_on(source().token(request()));
     for error in [by_hand, untimed] {
         assert_eq!(error.unwrap_err().oauth_code(), Some("x"));
     }
@@ -874,12 +881,12 @@ fn a_backoff_without_length_is_a_build_error() {
         (second, Duration::ZERO, second),
         (second, second, Duration::ZERO),
     ] {
-        let policy = RefreshPolicy::new;
+        let policy = CachePolicy::new;
         for policy in [
             policy().transient_backoff(first, without_token, with_token),
             policy().rejected_backoff(first, without_token, with_token),
         ] {
-            let error = builder(&Endpoint::new()).refresh_policy(policy).build();
+            let error = builder(&Endpoint::new()).cache_policy(policy).build();
             let error = error.unwrap_err().to_string();
             assert!(error.contains("backoff of 0"), "{error}");
         }
@@ -892,16 +899,16 @@ async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {
     for (value, longest) in [("99999999", 301), ("soon", 2)] {
         let endpoint = Endpoint::new().always(raw(503, &[("retry-after", value)], ""));
         let layer = builder(&endpoint)
-            .refresh_policy(one_attempt())
+            .cache_policy(one_attempt())
             .build()
             .unwrap();
-        let told = layer.tokens().token().await.unwrap_err();
+        let told = layer.token_cache().token().await.unwrap_err();
         assert!(
             told.retry_after().unwrap() <= secs(longest),
             "no promise that is not kept: {told}"
         );
         let wait = layer
-            .tokens()
+            .token_cache()
             .token()
             .await
             .unwrap_err()
@@ -919,10 +926,10 @@ async fn an_absurd_retry_after_is_capped_and_garbage_is_ignored() {
 async fn the_end_of_the_live_token_shortens_a_backoff_chosen_while_it_lived() {
     let endpoint = Endpoint::new().then([Answer::Token(100)]);
     let layer = builder(&endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     tokens.token().await.unwrap();
     advance(secs(85)).await;
     endpoint.set(raw(503, &[("retry-after", "3600")], ""));
@@ -978,7 +985,7 @@ async fn a_changed_secret_file_is_tried_at_once_in_spite_of_backoff() {
     let file = SecretFile::new("k25", "old\n");
     let endpoint = Endpoint::new().then([Answer::Error(401, "invalid_client")]);
     let layer = with_secret(&endpoint, Secret::file(&file.0));
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     tokens.token().await.unwrap_err();
     for _ in 0..20 {
         assert_eq!(
@@ -1004,10 +1011,10 @@ async fn a_secret_that_changed_before_the_backoff_is_simply_read() {
     let file = SecretFile::new("k25b", "old");
     let endpoint = Endpoint::new();
     let layer = with_secret(&endpoint, Secret::file(&file.0));
-    layer.tokens().token().await.unwrap();
+    layer.token_cache().token().await.unwrap();
     file.write("new");
-    layer.tokens().invalidate();
-    layer.tokens().token().await.unwrap();
+    layer.token_cache().invalidate();
+    layer.token_cache().token().await.unwrap();
     assert_eq!(endpoint.seen()[1].authorization(), "Basic aWQ6bmV3");
 }
 
@@ -1026,7 +1033,7 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
         }
     });
     let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_client"));
-    let tokens = with_secret(&endpoint, provider).tokens();
+    let tokens = with_secret(&endpoint, provider).token_cache();
     tokens.token().await.unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 1, "for the token request");
     // Every look hangs, is given up after a second, and is not repeated within that second.
@@ -1051,7 +1058,7 @@ async fn a_secret_that_cannot_be_read_is_laid_to_its_source_and_counts_as_no_tok
         (Secret::file("/no/such/file"), "/no/such/file"),
     ] {
         let endpoint = Endpoint::new();
-        let tokens = with_secret(&endpoint, secret).tokens();
+        let tokens = with_secret(&endpoint, secret).token_cache();
         let error = tokens.token().await.unwrap_err();
         let text = error.to_string();
         assert!(error.is_transient() && text.contains(said), "{text}");
@@ -1078,11 +1085,11 @@ async fn a_provider_that_answers_is_looked_at_once_a_second_for_all_kinds_togeth
         ready(Ok::<_, Error>("secret"))
     });
     let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_client"));
-    let tokens = with_secret(&endpoint, provider).tokens();
+    let tokens = with_secret(&endpoint, provider).token_cache();
     tokens.token().await.unwrap_err();
     for tenth in 0..40 {
         for n in 0..5 {
-            let kind = tokens.for_request(other(&format!("s{n}")));
+            let kind = tokens.with_params(other(&format!("s{n}")));
             kind.token().await.unwrap_err();
         }
         assert_eq!(asked.load(Ordering::SeqCst), 2 + tenth / 10, "{tenth}");
@@ -1098,12 +1105,12 @@ async fn ten_thousand_keys_of_a_dead_endpoint_share_one_backoff_and_at_most_sixt
         .always(Answer::Refused)
         .latency(Duration::from_millis(50));
     let layer = builder(&endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
     let calls: JoinSet<_> = (0..10_000)
         .map(|n| {
-            let tokens = layer.tokens().for_request(other(&format!("s{n}")));
+            let tokens = layer.token_cache().with_params(other(&format!("s{n}")));
             async move { tokens.token().await.unwrap_err() }
         })
         .collect();
@@ -1117,7 +1124,7 @@ async fn ten_thousand_keys_of_a_dead_endpoint_share_one_backoff_and_at_most_sixt
         "those that queued fail with the first ones"
     );
     let wait = layer
-        .tokens()
+        .token_cache()
         .token()
         .await
         .unwrap_err()
@@ -1133,7 +1140,7 @@ async fn sixty_four_flights_at_once_and_the_others_queue() {
     let layer = layer(&endpoint);
     let calls: JoinSet<_> = (0..200)
         .map(|n| {
-            let tokens = layer.tokens().for_request(other(&format!("s{n}")));
+            let tokens = layer.token_cache().with_params(other(&format!("s{n}")));
             async move { tokens.token().await.is_ok() }
         })
         .collect();
@@ -1145,20 +1152,20 @@ async fn sixty_four_flights_at_once_and_the_others_queue() {
 #[tokio::test(start_paused = true)]
 async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let policy = RefreshPolicy::new()
+    let policy = CachePolicy::new()
         .max_flights(1)
         .attempts(1)
         .flight_timeout(secs(60));
     // Its one attempt is as long as the flight, so that it is still under way.
     let policy = policy.attempt_timeout(secs(60));
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let mut calls = JoinSet::new();
     for n in 0..3 {
-        let kind = tokens.for_request(other(&format!("s{n}")));
+        let kind = tokens.with_params(other(&format!("s{n}")));
         calls.spawn(async move { kind.token().await });
         settle().await;
     }
@@ -1173,7 +1180,7 @@ async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
     }
     // At this very moment, when a first backoff would not be over yet.
     assert_eq!(endpoint.requests(), 1);
-    let queued = tokens.for_request(other("s1")).status();
+    let queued = tokens.with_params(other("s1")).status();
     assert!(
         queued.last_error.is_none() && queued.next_attempt_in.is_none(),
         "{queued:?}"
@@ -1187,8 +1194,8 @@ async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
 #[tokio::test(start_paused = true)]
 async fn a_rejected_scope_backs_off_its_own_kind_of_token_and_no_other() {
     let endpoint = Endpoint::new().then([Answer::Error(400, "invalid_scope")]);
-    let tokens = layer(&endpoint).tokens();
-    let bad = tokens.for_request(other("bad"));
+    let tokens = layer(&endpoint).token_cache();
+    let bad = tokens.with_params(other("bad"));
     bad.token().await.unwrap_err();
     assert!(tokens.token().await.is_ok());
     assert!(bad.token().await.is_err());
@@ -1202,7 +1209,7 @@ async fn warm_up_and_invalidate_end_a_backoff() {
         Answer::Error(401, "invalid_client"),
         Answer::Error(401, "invalid_client"),
     ]);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     tokens.token().await.unwrap_err();
     tokens.warm_up().await.unwrap_err();
     assert_eq!(endpoint.requests(), 2);
@@ -1217,7 +1224,7 @@ async fn warm_up_and_invalidate_end_a_backoff() {
 #[tokio::test(start_paused = true)]
 async fn no_error_is_for_ever() {
     let endpoint = Endpoint::new().always(Answer::Error(401, "invalid_client"));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let start = Instant::now();
     while start.elapsed() < secs(3600) {
         tokens.token().await.unwrap_err();
@@ -1254,12 +1261,12 @@ async fn status_tells_how_things_stand() {
     let endpoint = Endpoint::new()
         .then([Answer::Token(3600)])
         .always(Answer::Refused);
-    let policy = RefreshPolicy::new().attempts(1);
+    let policy = CachePolicy::new().attempts(1);
     let tokens = builder(&endpoint)
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap()
-        .tokens();
+        .token_cache();
     let cold = tokens.status();
     assert!(cold.generation.is_none() && cold.is_ready() && cold.token_requests == 0);
     tokens.token().await.unwrap();

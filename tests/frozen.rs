@@ -21,8 +21,8 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, advance, sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    ManualClock, OAuthLayer, RefreshPolicy, TokenCache, TokenFuture, TokenRequest, TokenResponse,
-    TokenSource,
+    CachePolicy, ManualClock, OAuthLayer, TokenCache, TokenFuture, TokenParams, TokenRequest,
+    TokenResponse, TokenSource,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -148,12 +148,12 @@ fn the_process_that_is_frozen() {
             .pool_max_idle_per_host(0)
             .build_http::<Full<Bytes>>();
         // Short, so that a stop of a few seconds outlasts them.
-        let policy = RefreshPolicy::new()
+        let policy = CachePolicy::new()
             .flight_timeout(secs(2))
             .attempt_timeout(secs(1));
         let layer = OAuthLayer::client_credentials(url, "id", "secret")
             .token_client(client)
-            .refresh_policy(policy)
+            .cache_policy(policy)
             .build()
             .expect("a layer");
         let call = layer.layer(Api::ok()).oneshot(get(API)).await;
@@ -204,7 +204,7 @@ fn call_now_and_then(pauses: &[u64], stop: impl Fn(&Runtime, &ManualClock, Durat
     let service = layer.layer(Api::ok());
     for (n, pause) in pauses.iter().enumerate() {
         let call = runtime.block_on(service.clone().oneshot(get(API)));
-        let status = runtime.block_on(async { layer.tokens().status() });
+        let status = runtime.block_on(async { layer.token_cache().status() });
         assert!(
             call.is_ok(),
             "call {n} of {pauses:?}: {}",
@@ -270,7 +270,7 @@ fn renewals_that_nobody_waits_for_and_nobody_drives_are_no_failures() {
     for _ in 0..5 {
         call();
         clock.advance(secs(40));
-        let status = runtime.block_on(async { layer.tokens().status() });
+        let status = runtime.block_on(async { layer.token_cache().status() });
         assert!(status.last_error.is_none(), "{status:?}");
     }
     clock.advance(secs(3600));
@@ -306,7 +306,7 @@ async fn a_process_that_stands_still_between_two_attempts_fails_no_call() {
     for seed in 0..5 {
         fastrand::seed(seed);
         let endpoint = Endpoint::new().then([Answer::Refused]);
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let mut call = tokio_test::task::spawn(tokens.token());
         assert!(call.poll().is_pending());
         settle().await;
@@ -323,7 +323,7 @@ async fn a_process_that_stands_still_between_two_attempts_fails_no_call() {
 #[tokio::test(start_paused = true)]
 async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
     let endpoint = Endpoint::new().always(Answer::Hang);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let mut call = tokio_test::task::spawn(tokens.token());
     assert!(call.poll().is_pending());
     settle().await;
@@ -356,12 +356,12 @@ async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
 async fn a_process_that_stands_still_while_flights_queue_fails_none_of_them() {
     for still in [5, 15, 19, 21, 25, 29, 32, 60].map(secs) {
         let endpoint = Endpoint::new().latency(millis(300));
-        let policy = RefreshPolicy::new().max_flights(1);
+        let policy = CachePolicy::new().max_flights(1);
         let tokens = builder(&endpoint)
-            .refresh_policy(policy)
+            .cache_policy(policy)
             .build()
             .expect("a layer")
-            .tokens();
+            .token_cache();
         let mut calls = tokio::task::JoinSet::new();
         for n in 0..3 {
             let kind = kind(&tokens, n);
@@ -381,16 +381,16 @@ async fn a_process_that_stands_still_while_flights_queue_fails_none_of_them() {
 async fn a_process_that_stands_still_when_an_attempts_time_ends_fails_no_call() {
     for policy in [
         one_attempt(),
-        RefreshPolicy::new().flight_timeout(secs(10)),
-        RefreshPolicy::new(),
+        CachePolicy::new().flight_timeout(secs(10)),
+        CachePolicy::new(),
     ] {
         for still in [2_000, 9_990, 10_010, 10_500, 10_990, 11_500].map(millis) {
             let endpoint = Endpoint::new().then([Answer::Hang]);
             let tokens = builder(&endpoint)
-                .refresh_policy(policy.clone())
+                .cache_policy(policy.clone())
                 .build()
                 .expect("a layer")
-                .tokens();
+                .token_cache();
             let mut call = tokio_test::task::spawn(tokens.token());
             assert!(call.poll().is_pending());
             settle().await;
@@ -407,7 +407,7 @@ async fn a_process_that_stands_still_when_an_attempts_time_ends_fails_no_call() 
 async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
     for still in [10, 18, 19, 25].map(secs) {
         let endpoint = Endpoint::new().latency(secs(1));
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         let mut calls = tokio::task::JoinSet::new();
         for n in 0..200 {
             let kind = kind(&tokens, n);
@@ -424,11 +424,11 @@ async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
 
 /// One turn for all kinds, and long attempts.
 fn one_at_a_time(endpoint: &Endpoint, attempt_timeout: Duration) -> TokenCache {
-    let policy = RefreshPolicy::new()
+    let policy = CachePolicy::new()
         .max_flights(1)
         .attempt_timeout(attempt_timeout);
-    let layer = builder(endpoint).refresh_policy(policy).build();
-    layer.expect("a layer").tokens()
+    let layer = builder(endpoint).cache_policy(policy).build();
+    layer.expect("a layer").token_cache()
 }
 
 // FC2
@@ -479,7 +479,7 @@ async fn a_refusal_between_two_flights_that_were_not_driven_makes_them_none_in_a
     for code in ["invalid_scope", "invalid_client"] {
         let refused = Answer::Error(400, code);
         let endpoint = Endpoint::new().then([Answer::Hang, refused, Answer::Hang]);
-        let tokens = layer(&endpoint).tokens();
+        let tokens = layer(&endpoint).token_cache();
         for served in [false, true] {
             let mut call = tokio_test::task::spawn(tokens.token());
             assert!(call.poll().is_pending());
@@ -500,10 +500,10 @@ fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
     let clock = ManualClock::new();
     let tokens = builder(&endpoint)
         .clock(clock.clone())
-        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(200)))
+        .cache_policy(CachePolicy::new().flight_timeout(millis(200)))
         .build()
         .expect("a layer")
-        .tokens();
+        .token_cache();
     let frozen = current_thread();
     let told = paused().block_on(async {
         {
@@ -521,7 +521,7 @@ fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_stood_still_too_leaves_the_flight_a_moment_for_its_answer() {
     let endpoint = Endpoint::new().latency(millis(40_100));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let mut call = tokio_test::task::spawn(tokens.token());
     assert!(call.poll().is_pending());
     settle().await;
@@ -538,7 +538,7 @@ async fn a_caller_that_stood_still_too_leaves_the_flight_a_moment_for_its_answer
 fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_the_next_call() {
     let endpoint = Endpoint::new();
     let (frozen, clock, layer) = half_driven(&endpoint);
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let generation = async || tokens.token().await.expect("served").generation();
     assert_eq!(frozen.block_on(generation()), 1);
     clock.advance(secs(3400));
@@ -563,7 +563,7 @@ fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window(
     frozen.block_on(call());
     clock.advance(secs(3350));
     frozen.block_on(call());
-    assert!(layer.tokens().status().fetching);
+    assert!(layer.token_cache().status().fetching);
     // The token may be used for three minutes yet before anybody would wait for its renewal.
     clock.advance(secs(40));
     paused().block_on(async {
@@ -572,7 +572,7 @@ fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window(
         call().await;
     });
     assert_eq!(endpoint.requests(), 2);
-    assert_eq!(layer.tokens().status().generation, Some(2));
+    assert_eq!(layer.token_cache().status().generation, Some(2));
 }
 
 // FC1, R11
@@ -580,7 +580,7 @@ fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window(
 fn a_renewal_that_nobody_drives_is_flown_anew_by_the_next_call_after_its_limit() {
     let endpoint = Endpoint::new();
     let (driven, clock, layer) = half_driven(&endpoint);
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let frozen = current_thread();
     driven.block_on(async {
         tokens.token().await.expect("the first one");
@@ -612,7 +612,7 @@ struct Blocking {
 }
 
 impl TokenSource for Blocking {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(async {
             match self.calls.fetch_add(1, Ordering::SeqCst) + 1 {
                 2 => {
@@ -638,7 +638,7 @@ fn wait_for(flag: &AtomicBool) {
 fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_the_next() {
     let source = Arc::new(Blocking::default());
     let (clock, layer) = with_clock(Arc::clone(&source));
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let api = Api::new(|authorization| match authorization {
         "Bearer t1" => unauthorized(INVALID_TOKEN),
         _ => http::Response::new(String::new()),
@@ -682,7 +682,7 @@ struct Healthy(Arc<Mutex<Counts>>);
 #[derive(Default)]
 struct Counts {
     requests: usize,
-    under_way: Vec<TokenRequest>,
+    under_way: Vec<TokenParams>,
 }
 
 impl Healthy {
@@ -692,7 +692,8 @@ impl Healthy {
 }
 
 impl TokenSource for Healthy {
-    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
+        let request = request.params();
         Box::pin(async move {
             {
                 let mut counts = self.0.lock().unwrap();
@@ -706,7 +707,7 @@ impl TokenSource for Healthy {
                 .unwrap()
                 .under_way
                 .retain(|known| known != request);
-            Ok(TokenResponse::new("t")?.expires_in(secs(3600)))
+            Ok(TokenResponse::new("t")?.with_expires_in(secs(3600)))
         })
     }
 }
@@ -730,10 +731,10 @@ fn a_runtime_that_nobody_drives_keeps_no_turn_from_another_one() {
     for (max_flights, kinds) in [(1, 1), (1, 3), (64, 65), (64, 200)] {
         let source = Healthy::default();
         let layer = OAuthLayer::builder(source.clone())
-            .refresh_policy(RefreshPolicy::new().max_flights(max_flights))
+            .cache_policy(CachePolicy::new().max_flights(max_flights))
             .build()
             .expect("a layer");
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         let frozen = current_thread();
         leave(&frozen, &tokens, kinds);
         assert_eq!(source.requests(), max_flights.min(kinds));
@@ -783,7 +784,7 @@ fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_i
         most: AtomicUsize,
     }
     impl TokenSource for Slow {
-        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+        fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
             Box::pin(async {
                 let first = self.requests.fetch_add(1, Ordering::SeqCst) == 0;
                 let others = self.under_way.fetch_add(1, Ordering::SeqCst);
@@ -798,7 +799,7 @@ fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_i
     }
     let source = Arc::new(Slow::default());
     let (clock, layer) = with_clock(Arc::clone(&source));
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     two_threads().block_on(async {
         let first = tokio::spawn({
             let tokens = tokens.clone();
@@ -830,9 +831,9 @@ fn a_flight_that_has_lost_its_turn_waits_for_another_before_its_next_attempt() {
         }
     }
     impl TokenSource for Told {
-        fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+        fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
             Box::pin(async move {
-                if *request == TokenRequest::new().audience("0") {
+                if *request.params() == TokenParams::new().with_audience("0") {
                     if self.tell("the first kind") == 1 {
                         sleep(millis(20)).await;
                         return Err(tower_oauth::Error::transient("not now"));
@@ -848,10 +849,10 @@ fn a_flight_that_has_lost_its_turn_waits_for_another_before_its_next_attempt() {
     }
     let source = Arc::new(Told::default());
     let tokens = OAuthLayer::builder(Arc::clone(&source))
-        .refresh_policy(RefreshPolicy::new().max_flights(1))
+        .cache_policy(CachePolicy::new().max_flights(1))
         .build()
         .expect("a layer")
-        .tokens();
+        .token_cache();
     let frozen = current_thread();
     leave(&frozen, &tokens, 1);
     let other = {
@@ -884,23 +885,23 @@ fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
     /// Hangs on its first call, for as long as its own limit, and fails then.
     struct FailsLate(AtomicUsize);
     impl TokenSource for FailsLate {
-        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+        fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
             let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
             Box::pin(async move {
                 if first {
                     sleep(millis(200)).await;
                     return Err(tower_oauth::Error::rejected("invalid_client", "too late"));
                 }
-                Ok(TokenResponse::new("rescued")?.expires_in(secs(3600)))
+                Ok(TokenResponse::new("rescued")?.with_expires_in(secs(3600)))
             })
         }
     }
     let source = Arc::new(FailsLate(AtomicUsize::new(0)));
     let layer = OAuthLayer::builder(Arc::clone(&source))
-        .refresh_policy(RefreshPolicy::new().flight_timeout(millis(300)))
+        .cache_policy(CachePolicy::new().flight_timeout(millis(300)))
         .build()
         .expect("a layer");
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let frozen = current_thread();
     frozen.block_on(async {
         assert!(timeout(millis(5), tokens.token()).await.is_err());
@@ -921,7 +922,7 @@ fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
         );
         assert_eq!((status.generation, status.fetching), (Some(1), false));
         // What would wait out a backoff, had one been recorded.
-        let other = tokens.for_request(TokenRequest::new().audience("other"));
+        let other = tokens.with_params(TokenParams::new().with_audience("other"));
         other.token().await.expect("no backoff for other kinds");
     });
     assert_eq!(source.0.load(Ordering::SeqCst), 3);
@@ -932,10 +933,10 @@ fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
 async fn a_flight_that_fails_after_later_ones_have_succeeded_speaks_for_nobody() {
     let endpoint = Endpoint::new().then([Answer::Hang]);
     let tokens = builder(&endpoint)
-        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .cache_policy(CachePolicy::new().attempts(1))
         .build()
         .expect("a layer")
-        .tokens();
+        .token_cache();
     let hung = {
         let tokens = tokens.clone();
         tokio::spawn(async move { tokens.token().await })
@@ -970,10 +971,10 @@ async fn a_flight_that_fails_after_later_ones_have_succeeded_speaks_for_nobody()
 async fn a_kind_that_goes_on_failing_while_others_succeed_backs_off_alone() {
     let endpoint = Endpoint::new();
     let tokens = builder(&endpoint)
-        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .cache_policy(CachePolicy::new().attempts(1))
         .build()
         .expect("a layer")
-        .tokens();
+        .token_cache();
     for n in 0..2 {
         endpoint.push(Answer::Hang);
         let hung = {
@@ -1014,7 +1015,7 @@ fn on_a_runtime_without_timers_a_stale_token_is_served_and_no_flight_is_started(
     let source = Healthy::default();
     let (clock, layer) = with_clock(source.clone());
     current_thread()
-        .block_on(layer.tokens().token())
+        .block_on(layer.token_cache().token())
         .expect("a token of an hour");
     clock.advance(secs(3400));
 
@@ -1026,9 +1027,11 @@ fn on_a_runtime_without_timers_a_stale_token_is_served_and_no_flight_is_started(
         timerless
             .block_on(service.clone().oneshot(get(API)))
             .expect("served");
-        timerless.block_on(layer.tokens().token()).expect("served");
+        timerless
+            .block_on(layer.token_cache().token())
+            .expect("served");
     }
-    assert!(!layer.tokens().status().fetching);
+    assert!(!layer.token_cache().status().fetching);
     clock.advance(secs(190));
     timerless
         .block_on(service.clone().oneshot(get(API)))
@@ -1039,7 +1042,7 @@ fn on_a_runtime_without_timers_a_stale_token_is_served_and_no_flight_is_started(
     );
     clock.advance(secs(11));
     let error = timerless
-        .block_on(layer.tokens().token())
+        .block_on(layer.token_cache().token())
         .expect_err("nothing to wait with");
     assert!(error.to_string().contains("enable_time"), "{error}");
     let error = timerless

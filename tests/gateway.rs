@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_oauth::observe::{Cause, Event, Observer};
+use tower_oauth::FetchCause;
+use tower_oauth::observe::{Event, Observer};
 use tower_oauth::{
     BoxError, ClientAuth, ClientCredentialsBuilder, Error, OAuthLayer, OAuthLayerBuilder,
     ReplayBody, Replayed,
@@ -57,7 +58,7 @@ async fn a_thousand_calls_at_once_cost_one_token_request() {
     assert_eq!(gateway.token_requests(), 1);
     assert_eq!(gateway.api_requests(), 1_000);
     assert_eq!(gateway.distinct_tokens_seen(), 1);
-    assert_eq!(next(&mut ends).await, (Cause::NoToken, 1, true));
+    assert_eq!(next(&mut ends).await, (FetchCause::NoToken, 1, true));
     assert!(ends.try_recv().is_err());
 }
 
@@ -87,7 +88,7 @@ async fn an_old_token_is_renewed_and_goes_on_being_used_meanwhile() {
             .unwrap(),
     );
     assert_eq!(status(get(&api, &gateway).await), 200);
-    assert_eq!(next(&mut ends).await, (Cause::NoToken, 1, true));
+    assert_eq!(next(&mut ends).await, (FetchCause::NoToken, 1, true));
 
     // Of 1,799 s, the renewal begins 300 s before the end at the earliest.
     pass(Duration::from_secs(1_490)).await;
@@ -97,7 +98,7 @@ async fn an_old_token_is_renewed_and_goes_on_being_used_meanwhile() {
     pass(Duration::from_secs(60)).await;
     assert_eq!(status(get(&api, &gateway).await), 200);
     assert_eq!(gateway.distinct_tokens_seen(), 1);
-    assert_eq!(next(&mut ends).await, (Cause::Ahead, 1, true));
+    assert_eq!(next(&mut ends).await, (FetchCause::Ahead, 1, true));
 
     assert_eq!(status(get(&api, &gateway).await), 200);
     assert_eq!(gateway.distinct_tokens_seen(), 2);
@@ -115,7 +116,7 @@ async fn an_expired_token_is_never_sent() {
         .unwrap();
     let api = with(&oauth);
     assert_eq!(status(get(&api, &gateway).await), 200);
-    let expired = oauth.tokens().token().await.unwrap().header_value();
+    let expired = oauth.token_cache().token().await.unwrap().header_value();
 
     pass(Duration::from_secs(1_800)).await;
     for answer in burst(50, &api, &gateway).await {
@@ -141,7 +142,7 @@ async fn a_wrong_secret_is_a_rejection_and_is_not_tried_again_and_again() {
     assert_eq!(error.oauth_code(), Some("invalid_client"));
     assert_eq!(error.status(), Some(StatusCode::UNAUTHORIZED));
     assert_eq!(error.attempts(), 1);
-    assert_eq!(error.endpoint(), Some("127.0.0.1"));
+    assert_eq!(error.host(), Some("127.0.0.1"));
     assert!(!format!("{error} {error:?}").contains("canary"));
 
     let again = refused(get(&api, &gateway).await);
@@ -183,7 +184,7 @@ async fn two_answers_of_503_are_tried_again_in_the_same_flight_and_nobody_fails(
     for answer in burst(50, &api, &gateway).await {
         assert_eq!(status(answer), 200);
     }
-    assert_eq!(next(&mut ends).await, (Cause::NoToken, 3, true));
+    assert_eq!(next(&mut ends).await, (FetchCause::NoToken, 3, true));
     assert!(ends.try_recv().is_err());
     assert_eq!(gateway.token_requests(), 3);
 }
@@ -356,12 +357,12 @@ async fn a_token_client_of_the_users_own_carries_every_token_request() {
 async fn warm_up_fetches_before_the_first_call() {
     let gateway = gateway().await;
     let oauth = oauth(&gateway).build().unwrap();
-    oauth.tokens().warm_up().await.unwrap();
+    oauth.token_cache().warm_up().await.unwrap();
     assert_eq!((gateway.token_requests(), gateway.api_requests()), (1, 0));
 
     assert_eq!(status(get(&with(&oauth), &gateway).await), 200);
     assert_eq!(gateway.token_requests(), 1);
-    assert_eq!(oauth.tokens().status().token_requests, 1);
+    assert_eq!(oauth.token_cache().status().token_requests, 1);
 }
 
 /// What the other tests lean on: the emulation refuses what the documented gateway refuses.
@@ -517,7 +518,7 @@ async fn text(response: Response<Full<Bytes>>) -> String {
 }
 
 /// An observer, and what it is told of each flight's end: why it was started, its attempts, and whether it brought a token.
-fn flight_ends() -> (impl Observer, UnboundedReceiver<(Cause, u32, bool)>) {
+fn flight_ends() -> (impl Observer, UnboundedReceiver<(FetchCause, u32, bool)>) {
     let (sender, receiver) = unbounded_channel();
     let observer = move |event: &Event<'_>| {
         if let Event::FetchFinished {
@@ -534,7 +535,7 @@ fn flight_ends() -> (impl Observer, UnboundedReceiver<(Cause, u32, bool)>) {
 }
 
 /// The end of the next flight. Bounded, so that a flight which never starts is a failure and not a test that hangs.
-async fn next(ends: &mut UnboundedReceiver<(Cause, u32, bool)>) -> (Cause, u32, bool) {
+async fn next(ends: &mut UnboundedReceiver<(FetchCause, u32, bool)>) -> (FetchCause, u32, bool) {
     let end = timeout(Duration::from_secs(10), ends.recv()).await;
     end.expect("a flight ends").expect("the layer lives")
 }

@@ -15,7 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::advance;
 use tower::{Layer, ServiceExt};
 use tower_oauth::observe::Event;
-use tower_oauth::{ManualClock, OAuthLayer, TokenFuture, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth::{
+    ManualClock, OAuthLayer, TokenFuture, TokenParams, TokenRequest, TokenResponse, TokenSource,
+};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
@@ -25,7 +27,8 @@ const fn secs(seconds: u64) -> Duration {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    Endpoint,
+    Host,
+    AttemptTimeout,
     CanChange,
     Changed,
     Token,
@@ -87,24 +90,31 @@ impl Drop for Request<'_> {
 }
 
 impl TokenSource for Panics {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         self.requests.fetch_add(1, Ordering::SeqCst);
         self.when(At::Token);
         Box::pin(Request { source: self })
     }
 
-    fn endpoint(&self) -> Option<&str> {
-        self.when(At::Endpoint);
+    fn host(&self, _: &TokenParams) -> Option<&str> {
+        self.when(At::Host);
         Some("gw.example")
     }
 
-    fn credentials_can_change(&self) -> bool {
-        self.when(At::CanChange);
-        self.at == At::Changed
+    fn attempt_timeout(&self) -> Option<Duration> {
+        self.when(At::AttemptTimeout);
+        None
     }
 
-    fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
-        panic!("the source panics at Changed");
+    fn credentials_changed(&self) -> Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> {
+        self.when(At::CanChange);
+        if self.at != At::Changed {
+            return None;
+        }
+        Some(Box::pin(async {
+            self.when(At::Changed);
+            true
+        }))
     }
 }
 
@@ -112,7 +122,8 @@ impl TokenSource for Panics {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_panics_anywhere_is_a_failure_with_a_backoff_and_never_a_lost_flight() {
     for (at, requests, serves) in [
-        (At::Endpoint, 0, false),
+        (At::Host, 0, false),
+        (At::AttemptTimeout, 1, true),
         (At::CanChange, 1, true),
         (At::Changed, 3, false),
         (At::Token, 1, false),
@@ -173,14 +184,18 @@ async fn callers_whose_flights_a_runtime_drops_launch_no_more_than_three_each() 
         })
         .build()
         .unwrap();
-    let tokens = layer_on_dead.tokens();
+    let tokens = layer_on_dead.token_cache();
     let _ = std::thread::spawn(move || {
         let _context = handle.enter();
         futures::executor::block_on(tokens.token()).expect_err("nothing flies there");
     })
     .join();
     assert_eq!((lost.load(Ordering::SeqCst), endpoint.requests()), (3, 0));
-    layer.tokens().token().await.expect("elsewhere all is well");
+    layer
+        .token_cache()
+        .token()
+        .await
+        .expect("elsewhere all is well");
 }
 
 /// Panics in whatever a subscriber is told.
@@ -272,7 +287,7 @@ async fn a_subscriber_that_panics_is_nobodys_failure() {
             .expect("served");
         settle().await;
         assert_eq!(endpoint.requests(), 3);
-        assert_eq!(layer.tokens().status().generation, Some(2));
+        assert_eq!(layer.token_cache().status().generation, Some(2));
     }
 }
 
@@ -350,7 +365,7 @@ async fn an_error_that_panics_when_it_is_shown_or_dropped_harms_nobody() {
     }
     struct Fails;
     impl TokenSource for Fails {
-        fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+        fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
             let error = tower_oauth::Error::rejected("invalid_client", "no");
             Box::pin(async { Err(error.with_source(Explosive)) })
         }
@@ -380,7 +395,7 @@ async fn a_waker_that_panics_keeps_nobody_else_asleep() {
     }
     let endpoint = Endpoint::new().closed();
     let layer = layer(&endpoint);
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let mut first = Box::pin(tokens.token());
     let waker = Waker::from(Arc::new(PanicsWhenWoken));
     assert!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::*;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt};
-use tower_oauth::{ManualClock, OAuthLayer, RefreshPolicy};
+use tower_oauth::{CachePolicy, ManualClock, OAuthLayer};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -74,7 +74,7 @@ async fn with_the_endpoint_down_requests_go_on_to_the_tokens_real_end_and_attemp
 {
     let (endpoint, api) = (Endpoint::new(), Api::ok());
     let layer = builder(&endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
     call(&layer, &api).await;
@@ -101,10 +101,10 @@ async fn with_the_endpoint_down_requests_go_on_to_the_tokens_real_end_and_attemp
 async fn when_the_endpoint_is_back_the_next_attempt_renews_and_the_backoff_starts_afresh() {
     let endpoint = Endpoint::new().always(Answer::Refused);
     let layer = builder(&endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     for _ in 0..6 {
         let wait = tokens.token().await.unwrap_err().retry_after();
         advance(wait.unwrap_or(secs(0)) + Duration::from_millis(1)).await;
@@ -198,7 +198,7 @@ async fn a_suspend_while_a_token_is_fetched_counts_from_when_it_was_asked_for() 
         ManualClock::new(),
     );
     let layer = builder(&endpoint).clock(clock.clone()).build().unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let waiting = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.token().await }
@@ -271,7 +271,7 @@ async fn a_caller_whose_flight_is_given_up_waits_no_longer_for_the_next_one() {
     let (endpoint, api, clock) = (Endpoint::new(), Api::ok(), ManualClock::new());
     let layer = builder(&endpoint)
         .clock(clock.clone())
-        .refresh_policy(RefreshPolicy::new().flight_timeout(secs(5)))
+        .cache_policy(CachePolicy::new().flight_timeout(secs(5)))
         .build()
         .unwrap();
     call(&layer, &api).await;
@@ -316,7 +316,7 @@ async fn a_renewal_ahead_of_time_and_a_forced_one_are_one_flight() {
     };
     let (endpoint, api) = (Endpoint::new(), Api::new(refuse));
     let layer = layer(&endpoint);
-    layer.tokens().warm_up().await.unwrap();
+    layer.token_cache().warm_up().await.unwrap();
     advance(secs(3400)).await;
     endpoint.close();
     // The first starts a renewal ahead of time and is refused; the second has to wait for a renewal.
@@ -358,7 +358,7 @@ async fn the_jitter_of_a_renewal_is_drawn_anew_for_each_token() {
 #[tokio::test(start_paused = true)]
 async fn life_is_counted_from_the_token_request_that_brought_the_token() {
     let endpoint = Endpoint::new().then([Answer::Hang, Answer::Token(60)]);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     tokens.token().await.expect("the second attempt");
     let status = tokens.status();
     assert_eq!(
@@ -372,7 +372,7 @@ async fn life_is_counted_from_the_token_request_that_brought_the_token() {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_is_polled_too_late_takes_no_token_that_has_ended() {
     let endpoint = Endpoint::new().always(Answer::Token(10)).closed();
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let mut late = tokio_test::task::spawn(tokens.token());
     assert!(late.poll().is_pending());
     settle().await;
@@ -393,7 +393,7 @@ async fn a_waiter_that_is_polled_too_late_takes_no_token_that_has_ended() {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_is_polled_too_late_falls_back_on_no_token_that_has_ended() {
     let endpoint = Endpoint::new().always(Answer::Token(100));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     tokens.token().await.expect("a token");
     // In the last stretch, where a call waits a moment and then uses what there is.
     advance(secs(95)).await;

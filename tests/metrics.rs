@@ -92,8 +92,8 @@ async fn flights_are_counted_under_the_documented_names() {
     service.clone().oneshot(get(API)).await.unwrap();
     settle().await;
     let book = book.0.lock().unwrap().clone();
-    let fetches = "cause=no_token,endpoint=127.0.0.1,layer=x,outcome=ok";
-    let refused = "cause=refused,endpoint=127.0.0.1,layer=x,outcome=rejected";
+    let fetches = "cause=no_token,host=127.0.0.1,layer=x,outcome=ok";
+    let refused = "cause=refused,host=127.0.0.1,layer=x,outcome=rejected";
     assert_eq!(
         book[&format!("tower_oauth_fetches_total{{{fetches}}}")],
         1.0
@@ -104,7 +104,7 @@ async fn flights_are_counted_under_the_documented_names() {
     );
     assert!(book[&format!("tower_oauth_fetch_duration_seconds{{{fetches}}}")] >= 0.5);
     assert_eq!(
-        book["tower_oauth_token_requests_total{endpoint=127.0.0.1,layer=x}"],
+        book["tower_oauth_token_requests_total{host=127.0.0.1,layer=x}"],
         3.0
     );
     assert_eq!(book["tower_oauth_waiters_released_total{layer=x}"], 2.0);

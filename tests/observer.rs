@@ -9,8 +9,9 @@ use support::*;
 use tokio::task::JoinSet;
 use tokio::time::advance;
 use tower::{Layer, ServiceExt};
+use tower_oauth::FetchCause;
 use tower_oauth::OAuthLayer;
-use tower_oauth::observe::{Cause, Event};
+use tower_oauth::observe::Event;
 
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<String>>>);
@@ -28,7 +29,7 @@ impl Told {
                 Event::FetchFinished {
                     cause,
                     attempts,
-                    endpoint,
+                    host,
                     error,
                     ..
                 } => {
@@ -42,7 +43,7 @@ impl Told {
                     format!(
                         "finished {} {attempts} {} {end}",
                         cause.name(),
-                        endpoint.unwrap_or("-")
+                        host.unwrap_or("-")
                     )
                 }
                 Event::WaitersReleased { waiters, .. } => format!("released {waiters}"),
@@ -86,7 +87,7 @@ async fn a_flight_is_told_once_however_many_wait_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_failed_calls_are_told_as_one_failed_flight() {
     let (told, endpoint) = (Told::default(), Endpoint::new().always(Answer::Refused));
-    let tokens = told.layer(builder(&endpoint)).tokens();
+    let tokens = told.layer(builder(&endpoint)).token_cache();
     for _ in 0..1000 {
         tokens.token().await.unwrap_err();
     }
@@ -109,7 +110,7 @@ async fn a_failed_renewal_is_told_with_what_the_live_token_has_left() {
             .then([Answer::Token(3600)])
             .always(Answer::Error(400, "x")),
     );
-    let tokens = told.layer(builder(&endpoint)).tokens();
+    let tokens = told.layer(builder(&endpoint)).token_cache();
     tokens.token().await.unwrap();
     told.take();
     advance(Duration::from_secs(3400)).await;
@@ -155,7 +156,7 @@ async fn a_narrower_scope_and_an_odd_answer_are_told() {
     );
     let endpoint = Endpoint::new().always(form);
     told.layer(builder(&endpoint).scope("a b"))
-        .tokens()
+        .token_cache()
         .token()
         .await
         .unwrap();
@@ -182,7 +183,7 @@ async fn an_answer_is_odd_by_its_body_or_by_its_type() {
     ] {
         let told = Told::default();
         let endpoint = Endpoint::new().always(raw(200, &[("content-type", kind)], body));
-        let tokens = told.layer(builder(&endpoint)).tokens();
+        let tokens = told.layer(builder(&endpoint)).token_cache();
         tokens.token().await.unwrap();
         settle().await;
         let told = told.take();
@@ -200,7 +201,7 @@ async fn a_json_answer_is_not_odd_whatever_the_secret() {
     let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "s")
         .token_client(Endpoint::new())
         .scope("a");
-    told.layer(layer).tokens().token().await.unwrap();
+    told.layer(layer).token_cache().token().await.unwrap();
     settle().await;
     assert_eq!(
         told.take()[1..],
@@ -211,13 +212,13 @@ async fn a_json_answer_is_not_odd_whatever_the_secret() {
 #[test]
 fn causes_have_stable_names() {
     let names = [
-        Cause::NoToken,
-        Cause::Ahead,
-        Cause::LastStretch,
-        Cause::Refused,
-        Cause::Credentials,
+        FetchCause::NoToken,
+        FetchCause::Ahead,
+        FetchCause::LastStretch,
+        FetchCause::Refused,
+        FetchCause::Credentials,
     ]
-    .map(Cause::name);
+    .map(FetchCause::name);
     assert_eq!(
         names,
         [

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use support::*;
 use tower::{Layer, ServiceExt};
-use tower_oauth::{OAuthLayer, RefreshPolicy, TokenRequest};
+use tower_oauth::{CachePolicy, OAuthLayer, TokenParams};
 
-fn scope(scope: &str) -> TokenRequest {
-    TokenRequest::new().scope(scope).unwrap()
+fn scope(scope: &str) -> TokenParams {
+    TokenParams::new().with_scope(scope).unwrap()
 }
 
-async fn call(layer: &OAuthLayer, api: &Api, other: Option<TokenRequest>) {
+async fn call(layer: &OAuthLayer, api: &Api, other: Option<TokenParams>) {
     let mut request = get(API);
     if let Some(other) = other {
         request.extensions_mut().insert(other);
@@ -28,10 +28,10 @@ async fn each_kind_of_token_has_its_own_entry_and_equal_ones_share_it() {
     let kinds = [
         None,
         Some(scope("b c")),
-        Some(scope("b c").audience("x")),
-        Some(scope("b c").resource("https://r").unwrap()),
-        Some(scope("b c").parameter("p", "1").unwrap()),
-        Some(TokenRequest::new()),
+        Some(scope("b c").with_audience("x")),
+        Some(scope("b c").with_resource("https://r").unwrap()),
+        Some(scope("b c").with_parameter("p", "1").unwrap()),
+        Some(TokenParams::new()),
     ];
     for _ in 0..3 {
         for kind in &kinds {
@@ -45,7 +45,7 @@ async fn each_kind_of_token_has_its_own_entry_and_equal_ones_share_it() {
         kinds.len(),
         "the layer's own is the one of scope a"
     );
-    assert_eq!(layer.tokens().status().entries, kinds.len());
+    assert_eq!(layer.token_cache().status().entries, kinds.len());
     assert_eq!(api.seen()[1], "Bearer token-2");
     assert_eq!(
         endpoint.seen()[1].body,
@@ -91,12 +91,12 @@ async fn fifty_cold_callers_of_another_kind_are_one_token_request() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_keys_under_a_bound_of_a_hundred_keep_the_bound() {
     let (endpoint, api) = (Endpoint::new(), Api::ok());
-    let policy = RefreshPolicy::new().max_entries(100);
-    let layer = builder(&endpoint).refresh_policy(policy).build().unwrap();
+    let policy = CachePolicy::new().max_entries(100);
+    let layer = builder(&endpoint).cache_policy(policy).build().unwrap();
     for n in 0..1000 {
         call(&layer, &api, Some(scope(&format!("s{n}")))).await;
         assert!(
-            layer.tokens().status().entries <= 101,
+            layer.token_cache().status().entries <= 101,
             "and the layer's own"
         );
     }
@@ -109,8 +109,8 @@ async fn a_thousand_keys_under_a_bound_of_a_hundred_keep_the_bound() {
 #[tokio::test(start_paused = true)]
 async fn what_is_being_fetched_is_not_evicted() {
     let (endpoint, api) = (Endpoint::new().closed(), Api::ok());
-    let policy = RefreshPolicy::new().max_entries(10).max_flights(1000);
-    let layer = builder(&endpoint).refresh_policy(policy).build().unwrap();
+    let policy = CachePolicy::new().max_entries(10).max_flights(1000);
+    let layer = builder(&endpoint).cache_policy(policy).build().unwrap();
     let calls: Vec<_> = (0..200)
         .map(|n| {
             let (layer, api) = (layer.clone(), api.clone());
@@ -124,7 +124,7 @@ async fn what_is_being_fetched_is_not_evicted() {
     endpoint.open();
     futures::future::join_all(calls).await;
     assert_eq!((endpoint.requests(), api.requests()), (100, 200));
-    assert!(layer.tokens().status().entries <= 11);
+    assert!(layer.token_cache().status().entries <= 11);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,8 +140,8 @@ async fn a_401_makes_only_its_own_kind_of_token_suspect() {
     let layer = layer(&endpoint);
     call(&layer, &api, None).await;
     call(&layer, &api, Some(scope("x"))).await;
-    assert!(!layer.tokens().status().suspect);
-    assert!(layer.tokens().for_request(scope("x")).status().suspect);
+    assert!(!layer.token_cache().status().suspect);
+    assert!(layer.token_cache().with_params(scope("x")).status().suspect);
     call(&layer, &api, Some(scope("x"))).await;
     call(&layer, &api, None).await;
     assert_eq!(api.seen()[2..], ["Bearer token-3", "Bearer token-1"]);

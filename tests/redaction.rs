@@ -10,7 +10,7 @@ use support::*;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::observe::Event;
 use tower_oauth::{
-    BoxError, ClientAuth, ClientCredentials, OAuthLayer, Secret, TokenRequest, TokenResponse,
+    BoxError, ClientAuth, ClientCredentials, OAuthLayer, Secret, TokenParams, TokenResponse,
 };
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
@@ -142,7 +142,7 @@ async fn debug_and_display_of_every_public_type_are_clean() {
         let ready = service.call(get(API));
         show(&ready);
         show(&service);
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         show(&tokens);
         show(&tokens.status());
         show(&tokens.token().await.unwrap());
@@ -157,11 +157,11 @@ async fn debug_and_display_of_every_public_type_are_clean() {
     }
     show(&Secret::new(SECRET));
     show(&Secret::provider(|| async { Ok::<_, BoxError>(SECRET) }));
-    show(&TokenRequest::new().parameter("p", PARAMETER).unwrap());
+    show(&TokenParams::new().with_parameter("p", PARAMETER).unwrap());
     show(
         &TokenResponse::new(TOKEN)
             .unwrap()
-            .expires_in(Duration::from_secs(1)),
+            .with_expires_in(Duration::from_secs(1)),
     );
     assert_clean(&shown, "Debug or Display");
     for name in [
@@ -174,9 +174,9 @@ async fn debug_and_display_of_every_public_type_are_clean() {
         "OAuthLayerBuilder",
         "ResponseFuture",
         "Secret",
-        "Status",
+        "CacheStatus",
         "TokenCache",
-        "TokenRequest",
+        "TokenParams",
         "TokenResponse",
     ] {
         let mut lines = shown.lines();
@@ -198,7 +198,7 @@ async fn a_secret_that_the_server_echoes_is_masked() {
             .token_client(endpoint)
             .build()
             .unwrap();
-        let error = layer.tokens().token().await.unwrap_err();
+        let error = layer.token_cache().token().await.unwrap_err();
         assert_clean(
             &format!("{error} {error:?} {:?}", error.oauth_code()),
             "the error",
@@ -216,7 +216,7 @@ async fn a_content_type_that_echoes_the_secret_is_masked() {
         .token_client(Endpoint::new().always(page))
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     assert_clean(&format!("{error} {error:?}"), "the error");
     assert!(error.to_string().contains("(***)"), "{error}");
 }
@@ -245,7 +245,7 @@ async fn a_secret_is_masked_wherever_the_server_says_it_and_never_by_half() {
                 .token_client(Endpoint::new().always(raw(401, headers, &body)))
                 .build()
                 .unwrap();
-            let error = layer.tokens().token().await.unwrap_err();
+            let error = layer.token_cache().token().await.unwrap_err();
             let shown = format!("{error} {error:?} {:?}", error.error_uri());
             assert!(!shown.contains("can"), "{body}: {shown}");
         }
@@ -284,8 +284,8 @@ async fn the_whole_trace_of_a_run_with_successes_failures_and_refusals_is_clean(
                 let _ = service.clone().oneshot(get(API)).await;
             }
         }
-        layer.tokens().invalidate();
-        let _ = layer.tokens().token().await;
+        layer.token_cache().invalidate();
+        let _ = layer.token_cache().token().await;
     }
     let traced = trace();
     for event in ["got a token", "token request failed, trying again"] {
@@ -336,7 +336,7 @@ async fn the_trace_of_a_run_over_real_sockets_is_clean_our_dependencies_included
         let refused = OAuthLayer::client_credentials_with(format!("{origin}/refused"), auth)
             .build()
             .unwrap();
-        refused.tokens().token().await.unwrap_err();
+        refused.token_cache().token().await.unwrap_err();
     }
     let text = trace();
     assert!(
@@ -362,7 +362,7 @@ async fn shown_of(text: &str, secret: &str, parameter: &str) -> String {
         .token_client(Endpoint::new().always(answer))
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     assert_eq!(error.oauth_code(), Some("invalid_client"));
     format!(
         "{error} {error:?} {:?} {:?}",
@@ -468,7 +468,7 @@ async fn a_refusal_with_a_long_text_of_escapes_is_told_at_once() {
             .unwrap();
         // The clock of the machine: the one of the runtime stands still.
         let started = std::time::Instant::now();
-        let error = layer.tokens().token().await.unwrap_err();
+        let error = layer.token_cache().token().await.unwrap_err();
         let took = started.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?} for {escape}");
         assert_eq!(error.oauth_code(), Some("invalid_client"), "{error}");
@@ -485,10 +485,10 @@ async fn a_secret_in_an_error_of_the_token_client_is_masked_and_a_clean_error_st
         });
         let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", SECRET)
             .token_client(fails)
-            .refresh_policy(one_attempt())
+            .cache_policy(one_attempt())
             .build()
             .unwrap();
-        layer.tokens().token().await.unwrap_err()
+        layer.token_cache().token().await.unwrap_err()
     };
     let echoing = run(|| format!("sent {SECRET}, got nothing").into()).await;
     let source = std::error::Error::source(&echoing).unwrap().to_string();
@@ -502,8 +502,11 @@ async fn a_secret_in_an_error_of_the_token_client_is_masked_and_a_clean_error_st
 #[test]
 fn of_urls_in_debug_and_build_errors_user_info_and_query_are_cut() {
     let url = "https://user:canary-s3cret@a.example/b?apikey=canary-t0ken";
-    let request = TokenRequest::new().audience(url).resource(url).unwrap();
-    assert_clean(&format!("{request:?}"), "Debug of TokenRequest");
+    let request = TokenParams::new()
+        .with_audience(url)
+        .with_resource(url)
+        .unwrap();
+    assert_clean(&format!("{request:?}"), "Debug of TokenParams");
     let builder = || OAuthLayer::client_credentials(TOKEN_URL, "id", "secret");
     let fragment = format!("{url}#x");
     for builder in [
@@ -565,7 +568,7 @@ async fn a_token_that_the_server_says_elsewhere_too_is_masked_there() {
             let id = format!("of-{TOKEN}");
             let answer = raw(status, &[("x-request-id", &id)], &body);
             let endpoint = Endpoint::new().always(answer);
-            let error = layer(&endpoint).tokens().token().await.unwrap_err();
+            let error = layer(&endpoint).token_cache().token().await.unwrap_err();
             let shown = format!("{error} {error:?} {:?}", error.description());
             assert!(!shown.to_ascii_uppercase().contains("CANARY"), "{shown}");
             assert_eq!(error.request_id(), Some("of-***"));

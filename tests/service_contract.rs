@@ -235,7 +235,7 @@ async fn bodies_need_nothing_but_what_the_inner_service_asks() {
 #[tokio::test(start_paused = true)]
 async fn a_warm_call_is_ready_as_soon_as_the_inner_service_is() {
     let layer = layer(&Endpoint::new());
-    layer.tokens().warm_up().await.unwrap();
+    layer.token_cache().warm_up().await.unwrap();
     let mut service = layer.layer(Api::ok());
     let mut call = task::spawn(service.ready().await.unwrap().call(get(API)));
     assert_ready_ok!(call.poll());

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::{
-    BoxError, Error, OAuthLayer, TokenFuture, TokenRequest, TokenResponse, TokenSource,
+    BoxError, Error, OAuthLayer, TokenFuture, TokenParams, TokenRequest, TokenResponse, TokenSource,
 };
 
 type Answered = Result<http::Response<String>, tower::BoxError>;
@@ -110,7 +110,7 @@ async fn a_waiter_with_a_short_deadline_fails_alone() {
         1,
         "the hasty one joins a flight of others"
     );
-    let hasty = timeout(Duration::from_millis(10), layer.tokens().token()).await;
+    let hasty = timeout(Duration::from_millis(10), layer.token_cache().token()).await;
     assert!(hasty.is_err());
     assert!(rest.join_all().await.iter().all(Result::is_ok));
     assert_eq!(endpoint.requests(), 1);
@@ -132,14 +132,14 @@ async fn an_endpoint_that_never_answers_times_out_for_all_waiters_and_may_be_ask
     for error in errors {
         let error = ours(error.unwrap_err());
         assert!(error.is_timeout() && error.is_transient(), "{error}");
-        assert_eq!(error.endpoint(), Some("127.0.0.1"));
+        assert_eq!(error.host(), Some("127.0.0.1"));
     }
     let asked = endpoint.requests();
     endpoint.set(Answer::Token(3600));
-    assert!(layer.tokens().token().await.is_err(), "backoff");
+    assert!(layer.token_cache().token().await.is_err(), "backoff");
     assert_eq!(endpoint.requests(), asked);
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert!(layer.tokens().token().await.is_ok());
+    assert!(layer.token_cache().token().await.is_ok());
     assert_eq!(endpoint.requests(), asked + 1);
 }
 
@@ -153,7 +153,7 @@ async fn the_token_is_kept_when_all_callers_are_gone() {
     all.shutdown().await;
     endpoint.open();
     settle().await;
-    assert!(layer.tokens().status().generation.is_some());
+    assert!(layer.token_cache().status().generation.is_some());
     assert!(callers(&layer, &api, 1).join_all().await[0].is_ok());
     assert_eq!((endpoint.requests(), api.requests()), (1, 1));
 }
@@ -213,7 +213,7 @@ impl StuckOnce {
 }
 
 impl TokenSource for StuckOnce {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
         Box::pin(async move {
             if first {
@@ -227,7 +227,7 @@ impl TokenSource for StuckOnce {
 /// Starts a flight on `runtime` and leaves it there, unfinished.
 fn start_flight(runtime: &runtime::Runtime, layer: &OAuthLayer) {
     runtime.block_on(async {
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         assert!(
             timeout(Duration::from_millis(5), tokens.token())
                 .await
@@ -245,7 +245,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_is_dropped() {
     start_flight(&first, &layer);
     let second = current_thread();
     let token = second.block_on(async {
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         let waiters: JoinSet<_> = (0..5)
             .map(|_| {
                 let tokens = tokens.clone();
@@ -278,12 +278,12 @@ fn a_flight_spawned_on_a_runtime_that_is_shut_down_fails_its_callers_and_another
     // Polled by a foreign executor inside the context of a runtime that takes no more tasks.
     let error = {
         let _context = handle.enter();
-        let tokens = layer.tokens();
+        let tokens = layer.token_cache();
         futures::executor::block_on(tokens.token())
     };
     let error = error.expect_err("no runtime to fetch on");
     assert!(error.is_transient(), "{error}");
-    let token = current_thread().block_on(layer.tokens().token());
+    let token = current_thread().block_on(layer.token_cache().token());
     assert!(token.is_ok());
     assert_eq!(endpoint.0.load(Ordering::SeqCst), 1);
 }
@@ -294,14 +294,14 @@ fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
     let endpoint = std::sync::Arc::new(Counting::default());
     let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
     current_thread()
-        .block_on(layer.tokens().warm_up())
+        .block_on(layer.token_cache().warm_up())
         .expect("a token of a minute");
     clock.advance(Duration::from_secs(56));
     let dead = current_thread();
     let handle = dead.handle().clone();
     dead.shutdown_background();
     let _context = handle.enter();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let token = futures::executor::block_on(tokens.token()).expect("the live token");
     assert_eq!(token.generation(), 1);
 }
@@ -310,16 +310,16 @@ fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
 #[test]
 fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_driven() {
     let source = std::sync::Arc::new(StuckOnce::new());
-    let policy = tower_oauth::RefreshPolicy::new().flight_timeout(Duration::from_millis(100));
+    let policy = tower_oauth::CachePolicy::new().flight_timeout(Duration::from_millis(100));
     let layer = OAuthLayer::builder(std::sync::Arc::clone(&source))
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .unwrap();
     let frozen = current_thread();
     start_flight(&frozen, &layer);
     let start = std::time::Instant::now();
     let token = current_thread().block_on(async {
-        let (a, b) = (layer.tokens(), layer.tokens());
+        let (a, b) = (layer.token_cache(), layer.token_cache());
         tokio::join!(a.token(), b.token())
     });
     assert_eq!(token.0.unwrap().expose_secret(), "rescued");
@@ -329,7 +329,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     // Driven again, the first flight ends late and spoils nothing: no failure is recorded that would
     // keep other kinds from being fetched, and no token is displaced.
     frozen.block_on(async { tokio::time::sleep(Duration::from_millis(500)).await });
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     let status = tokens.status();
     assert_eq!(
         (status.generation, status.fetching, status.token_requests),
@@ -342,7 +342,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     current_thread().block_on(async {
         let token = tokens.token().await.unwrap();
         assert_eq!((token.expose_secret(), token.generation()), ("rescued", 1));
-        let other = tokens.for_request(TokenRequest::new().audience("other"));
+        let other = tokens.with_params(TokenParams::new().with_audience("other"));
         assert_eq!(other.token().await.unwrap().generation(), 2);
     });
 }
@@ -394,7 +394,7 @@ async fn a_source_that_panics_fails_all_waiters_backs_off_and_works_again() {
     assert_eq!(endpoint.requests(), 1, "a panic ends the flight");
     assert!(
         layer
-            .tokens()
+            .token_cache()
             .token()
             .await
             .unwrap_err()
@@ -404,7 +404,7 @@ async fn a_source_that_panics_fails_all_waiters_backs_off_and_works_again() {
     );
     assert_eq!(endpoint.requests(), 1);
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert!(layer.tokens().token().await.is_ok());
+    assert!(layer.token_cache().token().await.is_ok());
     assert_eq!(endpoint.requests(), 2);
 }
 
@@ -417,7 +417,7 @@ async fn an_html_page_of_a_proxy_backs_off_like_a_rejection() {
         "<html>Sign in</html>",
     );
     let endpoint = Endpoint::new().always(page);
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(120) {
         let error = tokens.token().await.unwrap_err();
@@ -433,7 +433,7 @@ async fn an_html_page_of_a_proxy_backs_off_like_a_rejection() {
 async fn a_future_that_is_never_polled_starts_nothing() {
     let endpoint = Endpoint::new();
     let layer = layer(&endpoint);
-    let (tokens, mut service) = (layer.tokens(), layer.layer(Api::ok()));
+    let (tokens, mut service) = (layer.token_cache(), layer.layer(Api::ok()));
     let mut drop_one = async |endpoint: &Endpoint, requests| {
         drop(service.ready().await.unwrap().call(get(API)));
         settle().await;
@@ -460,23 +460,23 @@ async fn a_future_that_is_never_polled_looks_at_no_secret() {
         .clock(tower_oauth::ManualClock::new())
         .build()
         .unwrap();
-    layer.tokens().token().await.unwrap_err();
+    layer.token_cache().token().await.unwrap_err();
     let before = looks.load(Ordering::SeqCst);
     tokio::time::advance(Duration::from_secs(2)).await;
     let mut service = layer.layer(Api::ok());
     drop(service.ready().await.unwrap().call(get(API)));
     settle().await;
     assert_eq!(looks.load(Ordering::SeqCst), before);
-    layer.tokens().token().await.unwrap_err();
+    layer.token_cache().token().await.unwrap_err();
     assert_eq!(looks.load(Ordering::SeqCst), before + 1);
 }
 
 #[test]
 fn a_call_outside_of_a_runtime_is_an_error_and_not_a_panic() {
     let layer = OAuthLayer::new(StuckOnce::new());
-    let error = futures::executor::block_on(layer.tokens().token()).unwrap_err();
+    let error = futures::executor::block_on(layer.token_cache().token()).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
-    let status = layer.tokens().status();
+    let status = layer.token_cache().status();
     assert!(
         !status.fetching && status.next_attempt_in.is_none(),
         "nothing is left behind"
@@ -488,19 +488,19 @@ fn a_call_outside_of_a_runtime_that_finds_a_stale_token_uses_it_and_leaves_no_fl
     let endpoint = std::sync::Arc::new(Counting::default());
     let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
     current_thread()
-        .block_on(layer.tokens().warm_up())
+        .block_on(layer.token_cache().warm_up())
         .expect("a token of a minute");
     // In the renewal window, and then in the last stretch.
     for pause in [50, 6] {
         clock.advance(Duration::from_secs(pause));
         for _ in 0..3 {
-            let token = futures::executor::block_on(layer.tokens().token()).expect("it lives");
+            let token = futures::executor::block_on(layer.token_cache().token()).expect("it lives");
             assert_eq!(token.generation(), 1);
-            assert!(!layer.tokens().status().fetching);
+            assert!(!layer.token_cache().status().fetching);
         }
     }
     let token = current_thread()
-        .block_on(layer.tokens().token())
+        .block_on(layer.token_cache().token())
         .expect("renewed");
     assert_eq!(token.generation(), 2);
 }
@@ -510,19 +510,19 @@ fn a_waiter_outside_of_a_runtime_gets_an_error_also_for_anothers_flight() {
     let layer = OAuthLayer::new(StuckOnce::new());
     let runtime = current_thread();
     start_flight(&runtime, &layer);
-    let error = futures::executor::block_on(layer.tokens().token()).unwrap_err();
+    let error = futures::executor::block_on(layer.token_cache().token()).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");
-    assert!(layer.tokens().status().fetching, "the flight goes on");
+    assert!(layer.token_cache().status().fetching, "the flight goes on");
 }
 
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
 impl TokenSource for Counting {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Box::pin(async {
-            Ok::<_, Error>(TokenResponse::new("t")?.expires_in(Duration::from_secs(60)))
+            Ok::<_, Error>(TokenResponse::new("t")?.with_expires_in(Duration::from_secs(60)))
         })
     }
 }

@@ -55,8 +55,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tower::util::{BoxCloneSyncService, MapRequest};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_oauth::observe::{Cause, Event};
-use tower_oauth::{BoxError, CloneBody, Error, OAuth, OAuthLayer, RefreshPolicy, Replayed, Secret};
+use tower_oauth::FetchCause;
+use tower_oauth::observe::Event;
+use tower_oauth::{BoxError, CachePolicy, CloneBody, Error, OAuth, OAuthLayer, Replayed, Secret};
 
 /// Requests per second that the load aims at; a slow machine makes fewer.
 const RATE: u64 = 4_000;
@@ -79,9 +80,9 @@ const HOLD: u64 = 1_000 * MS;
 
 const MS: u64 = 1_000_000;
 
-fn policy() -> RefreshPolicy {
+fn policy() -> CachePolicy {
     let [transient, rejected] = [TRANSIENT, REJECTED].map(|steps| steps.map(Duration::from_millis));
-    RefreshPolicy::new()
+    CachePolicy::new()
         .attempts(ATTEMPTS)
         .attempt_timeout(ATTEMPT_TIMEOUT)
         .flight_timeout(FLIGHT_TIMEOUT)
@@ -112,7 +113,7 @@ async fn a_service_under_fire_keeps_its_promises() {
     let observer = Arc::clone(&world);
     let oauth = OAuthLayer::client_credentials(token_url, CLIENT, Secret::file(&secret.0))
         .allow_origin(&api)
-        .refresh_policy(policy())
+        .cache_policy(policy())
         .token_client(token_client(&world))
         .observer(move |event: &Event<'_>| observer.book().event(event))
         .build()
@@ -153,7 +154,7 @@ async fn a_service_under_fire_keeps_its_promises() {
     }
     // The layer lives on, and has no task when it has no fetch.
     let tasks = tasks_left().await;
-    let status = oauth.tokens().status();
+    let status = oauth.token_cache().status();
 
     let book = world.book();
     println!(
@@ -686,7 +687,7 @@ struct Hold {
 }
 
 struct Flight {
-    cause: Cause,
+    cause: FetchCause,
     started: u64,
     attempts: u32,
     last: Option<Attempt>,
@@ -891,7 +892,7 @@ impl Book {
             if before.arrived && before.answer != Answer::Passing {
                 self.violation(format!("tried again at once after {:?}", before.answer));
             }
-        } else if cause == Cause::Credentials && secret == self.last_secret {
+        } else if cause == FetchCause::Credentials && secret == self.last_secret {
             self.violation("a backoff ended for a secret that had not changed");
         }
         if attempts > ATTEMPTS {
@@ -965,7 +966,7 @@ impl Book {
             return;
         };
         let (cause, started) = (flight.cause, flight.started);
-        if cause == Cause::Credentials {
+        if cause == FetchCause::Credentials {
             self.backoffs
                 .iter_mut()
                 .for_each(|backoff| backoff.until = 0);
@@ -977,8 +978,8 @@ impl Book {
         }
         if let Some((token, hold)) = self.held() {
             let reason = match cause {
-                Cause::Refused if token.refused => 0,
-                Cause::Refused | Cause::NoToken => hold.earliest_end,
+                FetchCause::Refused if token.refused => 0,
+                FetchCause::Refused | FetchCause::NoToken => hold.earliest_end,
                 _ => hold.renewable,
             };
             allowed = allowed.max(reason);

@@ -13,26 +13,26 @@ use tokio::runtime::{self, Runtime};
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    BoxError, Error, OAuthLayer, RefreshPolicy, TokenFuture, TokenRequest, TokenResponse,
-    TokenSource,
+    BoxError, CachePolicy, Error, OAuthLayer, TokenFuture, TokenParams, TokenRequest,
+    TokenResponse, TokenSource,
 };
 
 /// Counts the token requests that are under way for each kind.
 struct Shaky {
-    under_way: HashMap<TokenRequest, AtomicUsize>,
+    under_way: HashMap<TokenParams, AtomicUsize>,
     most: AtomicUsize,
     requests: AtomicU64,
 }
 
 impl Shaky {
-    async fn answer(&self, request: &TokenRequest) -> Result<TokenResponse, Error> {
+    async fn answer(&self, request: &TokenParams) -> Result<TokenResponse, Error> {
         let _under_way = UnderWay::new(self, request);
         self.requests.fetch_add(1, Ordering::Relaxed);
         sleep(millis(0..10)).await;
         match fastrand::u8(0..100) {
             0..60 => {
                 let life = *fastrand::choice(&[0, 1, 2, 3600]).expect("one of them");
-                Ok(TokenResponse::new("token")?.expires_in(Duration::from_secs(life)))
+                Ok(TokenResponse::new("token")?.with_expires_in(Duration::from_secs(life)))
             }
             60..65 => Err(Error::transient("down")),
             65..80 => Err(Error::rejected("slow_down", "busy")),
@@ -45,15 +45,15 @@ impl Shaky {
 }
 
 impl TokenSource for Shaky {
-    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
-        Box::pin(self.answer(request))
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
+        Box::pin(self.answer(request.params()))
     }
 }
 
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl<'a> UnderWay<'a> {
-    fn new(source: &'a Shaky, request: &TokenRequest) -> Self {
+    fn new(source: &'a Shaky, request: &TokenParams) -> Self {
         let count = &source.under_way[request];
         let now = count.fetch_add(1, Ordering::SeqCst) + 1;
         source.most.fetch_max(now, Ordering::SeqCst);
@@ -115,7 +115,7 @@ impl Drop for Call<'_> {
 }
 
 /// One caller, until the time is over.
-async fn caller(layer: OAuthLayer, kinds: Arc<[TokenRequest]>, tally: Arc<Tally>, end: Instant) {
+async fn caller(layer: OAuthLayer, kinds: Arc<[TokenParams]>, tally: Arc<Tally>, end: Instant) {
     let api = layer.clone().replay_unauthorized().layer(service_fn(|_| {
         let refuses = fastrand::u8(..) < 8;
         let status = if refuses {
@@ -129,7 +129,7 @@ async fn caller(layer: OAuthLayer, kinds: Arc<[TokenRequest]>, tally: Arc<Tally>
     }));
     while Instant::now() < end {
         let kind = fastrand::choice(&*kinds).expect("there are kinds").clone();
-        let tokens = layer.tokens().for_request(kind.clone());
+        let tokens = layer.token_cache().with_params(kind.clone());
         match fastrand::u16(0..2000) {
             0..20 => tokens.invalidate(),
             20 => drop(tokens.warm_up().await),
@@ -182,7 +182,7 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
         }
     }));
     let kinds: Arc<[_]> = ["own", "b", "c"]
-        .map(|name| TokenRequest::new().audience(name))
+        .map(|name| TokenParams::new().with_audience(name))
         .into();
     let source = Arc::new(Shaky {
         under_way: kinds
@@ -193,7 +193,7 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
         requests: AtomicU64::new(0),
     });
     let ms = Duration::from_millis;
-    let policy = RefreshPolicy::default()
+    let policy = CachePolicy::default()
         .attempt_timeout(ms(50))
         .flight_timeout(FLIGHT_TIMEOUT)
         .transient_backoff(ms(2), ms(10), ms(20))
@@ -201,7 +201,7 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
         .refusal_budget(3, ms(50));
     let layer = OAuthLayer::builder(Arc::clone(&source))
         .audience("own")
-        .refresh_policy(policy)
+        .cache_policy(policy)
         .build()
         .expect("a layer");
     let tally = Arc::new(Tally::default());
@@ -231,7 +231,7 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
         }
     }
 
-    let sent = layer.tokens().status().token_requests;
+    let sent = layer.token_cache().status().token_requests;
     drop(layer);
     let longest_flight = Instant::now() + FLIGHT_TIMEOUT;
     for runtime in &runtimes {

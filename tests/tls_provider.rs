@@ -33,7 +33,7 @@ async fn offered() -> Vec<CipherSuite> {
     let url = format!("https://{}/token", listener.local_addr().unwrap());
     let oauth = OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret");
     let oauth = oauth.build().unwrap();
-    let call = tokio::spawn(async move { oauth.tokens().token().await });
+    let call = tokio::spawn(async move { oauth.token_cache().token().await });
     let hello = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         let mut hello = vec![0; 5];

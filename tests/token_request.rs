@@ -9,7 +9,7 @@ use http_body_util::Full;
 use support::*;
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    BuildError, ClientAuth, ManualClock, OAuth, OAuthLayer, OAuthLayerBuilder, Secret, TokenRequest,
+    BuildError, ClientAuth, ManualClock, OAuth, OAuthLayer, OAuthLayerBuilder, Secret, TokenParams,
 };
 
 type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
@@ -121,10 +121,10 @@ async fn a_secret_file_that_is_not_utf8_is_an_error_that_does_not_print_it() {
     let auth = ClientAuth::basic("id", Secret::file(&file));
     let layer = OAuthLayer::client_credentials_with(TOKEN_URL, auth)
         .token_client(endpoint.clone())
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     std::fs::remove_file(&file).unwrap();
     let shown = format!("{error} {error:?}");
     assert!(
@@ -140,7 +140,8 @@ async fn scope_audience_resources_and_parameters_are_in_the_form() {
     let seen = sent(
         |layer| {
             layer
-                .scopes(["scope1", "scope2"])
+                .scope("scope1")
+                .scope("scope2")
                 .audience("audience1")
                 .resource("https://a.example")
                 .resource("https://b.example")
@@ -242,7 +243,7 @@ async fn a_redirect_of_the_token_endpoint_is_an_error_and_nothing_is_sent_to_its
     for status in [301, 302, 303, 307, 308] {
         let endpoint =
             Endpoint::new().always(raw(status, &[("location", "https://evil.example/")], ""));
-        let error = layer(&endpoint).tokens().token().await.unwrap_err();
+        let error = layer(&endpoint).token_cache().token().await.unwrap_err();
         assert!(
             error.is_invalid_response() && error.to_string().contains("redirect"),
             "{error}"
@@ -263,7 +264,7 @@ async fn a_token_client_that_followed_a_redirect_is_found_out() {
         .token_client(follows)
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     assert!(
         error.is_invalid_response() && error.to_string().contains("followed a redirect"),
         "{error}"
@@ -304,7 +305,7 @@ async fn a_token_client_under_its_own_layer_waits_for_itself_until_its_time_is_u
         .build()
         .unwrap();
     assert!(layered.set(layer.layer(endpoint.clone())).is_ok());
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     assert!(error.is_timeout(), "{error}");
     assert_eq!(endpoint.requests(), 0);
 }
@@ -347,7 +348,7 @@ async fn an_empty_secret_file_or_provider_sends_nothing_and_works_once_it_is_fil
                 .token_client(endpoint.clone())
                 .build()
                 .unwrap();
-            let error = layer.tokens().token().await.unwrap_err();
+            let error = layer.token_cache().token().await.unwrap_err();
             assert!(error.is_transient(), "{error}");
             assert!(error.to_string().contains("is empty"), "{error}");
             assert_eq!(endpoint.requests(), 0);
@@ -360,7 +361,7 @@ async fn an_empty_secret_file_or_provider_sends_nothing_and_works_once_it_is_fil
         .clock(ManualClock::new())
         .build()
         .unwrap();
-    let tokens = layer.tokens();
+    let tokens = layer.token_cache();
     tokens.token().await.unwrap_err();
     std::fs::write(&path, "s\n").unwrap();
     tokio::time::advance(std::time::Duration::from_secs(2)).await;
@@ -419,10 +420,10 @@ async fn parameters_of_one_name_in_another_order_are_another_kind_of_token() {
     let endpoint = Endpoint::new();
     let layer = builder(&endpoint).build().unwrap();
     let ask = |first: &str, second: &str| {
-        let request = TokenRequest::new().parameter("acr", first).unwrap();
+        let request = TokenParams::new().with_parameter("acr", first).unwrap();
         layer
-            .tokens()
-            .for_request(request.parameter("acr", second).unwrap())
+            .token_cache()
+            .with_params(request.with_parameter("acr", second).unwrap())
     };
     ask("a", "b").token().await.unwrap();
     ask("b", "a").token().await.unwrap();
@@ -479,14 +480,14 @@ fn a_wrong_setting_is_named_with_what_to_write_instead() {
     }
     for code in [100, 200, 204, 304] {
         let error = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
-            .refused_status(status(code))
+            .treat_as_unauthorized(status(code))
             .build()
             .unwrap_err();
         assert!(error.to_string().contains(&code.to_string()), "{error}");
     }
     for code in [302, 401, 403, 419, 500] {
         let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
-            .refused_status(status(code))
+            .treat_as_unauthorized(status(code))
             .token_client(Endpoint::new());
         assert!(layer.build().is_ok(), "{code}");
     }
@@ -520,9 +521,12 @@ fn a_layers_request_is_a_start_for_others() {
         .audience("x")
         .build()
         .unwrap();
-    let other = layer.token_request().clone().scope("b").unwrap();
+    let other = layer.params().clone().with_scope("b").unwrap();
     assert_eq!(
         other,
-        TokenRequest::new().scope("a b").unwrap().audience("x")
+        TokenParams::new()
+            .with_scope("a b")
+            .unwrap()
+            .with_audience("x")
     );
 }

@@ -42,11 +42,11 @@ async fn every_row_of_the_table_comes_out_as_expected() {
         let id = row["id"].as_str().unwrap();
         let endpoint = Endpoint::new().always(answer(&row));
         let layer = builder(&endpoint)
-            .refresh_policy(one_attempt())
+            .cache_policy(one_attempt())
             .build()
             .unwrap();
         let expect = &row["expect"];
-        match layer.tokens().token().await {
+        match layer.token_cache().token().await {
             Ok(token) => {
                 let expect = expect
                     .get("token")
@@ -128,7 +128,7 @@ async fn bytes_that_are_not_utf8_spoil_only_the_member_they_stand_in() {
     let named =
         b"{\"access_token\":\"TOK\",\"expires_in\":60,\"application_name\":\"Soci\xe9t\xe9\"}";
     let endpoint = Endpoint::new().always(latin1(200, named));
-    let token = layer(&endpoint).tokens().token().await.unwrap();
+    let token = layer(&endpoint).token_cache().token().await.unwrap();
     assert_eq!(token.expose_secret(), "TOK");
     assert_eq!(token.remaining(), Duration::from_secs(60));
 
@@ -144,10 +144,10 @@ async fn bytes_that_are_not_utf8_spoil_only_the_member_they_stand_in() {
 async fn error_of(answer: Answer) -> tower_oauth::Error {
     let endpoint = Endpoint::new().always(answer);
     let layer = builder(&endpoint)
-        .refresh_policy(one_attempt())
+        .cache_policy(one_attempt())
         .build()
         .unwrap();
-    layer.tokens().token().await.unwrap_err()
+    layer.token_cache().token().await.unwrap_err()
 }
 
 // P32
@@ -197,7 +197,7 @@ async fn an_invalid_client_is_rejected_in_every_shape_servers_say_it() {
 async fn retry_after_on_a_success_is_ignored() {
     let token = r#"{"access_token":"t","expires_in":100}"#;
     let endpoint = Endpoint::new().always(raw(200, &[("retry-after", "3600")], token));
-    let tokens = layer(&endpoint).tokens();
+    let tokens = layer(&endpoint).token_cache();
     assert!(tokens.token().await.is_ok());
     tokens.invalidate();
     assert!(tokens.token().await.is_ok());
@@ -210,11 +210,11 @@ async fn a_refresh_token_is_ignored_and_never_shown() {
     let body = r#"{"access_token":"t-canary","refresh_token":"r-canary","expires_in":100}"#;
     let endpoint = Endpoint::new().always(raw(200, &[], body));
     let layer = layer(&endpoint);
-    let token = layer.tokens().token().await.unwrap();
-    let shown = format!("{token:?} {:?} {layer:?}", layer.tokens());
+    let token = layer.token_cache().token().await.unwrap();
+    let shown = format!("{token:?} {:?} {layer:?}", layer.token_cache());
     assert!(!shown.contains("canary"), "{shown}");
     tokio::time::advance(Duration::from_secs(101)).await;
-    layer.tokens().token().await.unwrap();
+    layer.token_cache().token().await.unwrap();
     assert!(
         endpoint
             .seen()
@@ -225,7 +225,7 @@ async fn a_refresh_token_is_ignored_and_never_shown() {
 
 async fn token_of(body: &str) -> tower_oauth::AccessToken {
     let endpoint = Endpoint::new().always(raw(200, &[], body));
-    let token = layer(&endpoint).tokens().token().await;
+    let token = layer(&endpoint).token_cache().token().await;
     token.unwrap_or_else(|error| panic!("{}: {error}", &body[..body.len().min(99)]))
 }
 
@@ -494,7 +494,7 @@ async fn code_and_description_of_a_challenge_count_where_the_body_has_no_code() 
         &[("www-authenticate", "Bearer error=\"invalid_token\"")],
         r#"{"access_token":"T"}"#,
     ));
-    layer(&endpoint).tokens().token().await.unwrap();
+    layer(&endpoint).token_cache().token().await.unwrap();
 }
 
 // FS13
@@ -516,10 +516,10 @@ async fn the_class_follows_what_the_server_said_and_not_what_is_shown_of_it() {
             let endpoint = Endpoint::new().always(Answer::Error(status, code));
             let layer = tower_oauth::OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
                 .token_client(endpoint)
-                .refresh_policy(one_attempt())
+                .cache_policy(one_attempt())
                 .build()
                 .unwrap();
-            let error = layer.tokens().token().await.unwrap_err();
+            let error = layer.token_cache().token().await.unwrap_err();
             assert_eq!(error.oauth_code(), Some(shown), "{secret}");
             assert_eq!(error.is_transient(), transient, "{error}");
         }
@@ -561,7 +561,7 @@ async fn a_scope_that_holds_the_secret_is_not_taken_for_a_narrower_one() {
             })
             .build()
             .unwrap();
-        layer.tokens().token().await.unwrap();
+        layer.token_cache().token().await.unwrap();
         let seen = seen.lock().unwrap().clone();
         assert_eq!(seen.as_deref(), narrowed, "{granted}");
     }
@@ -586,7 +586,7 @@ async fn a_scope_of_any_length_is_read_at_once() {
             .unwrap();
         // The clock of the machine: the one of the runtime stands still.
         let started = std::time::Instant::now();
-        layer.tokens().token().await.unwrap();
+        layer.token_cache().token().await.unwrap();
         let took = started.elapsed();
         assert!(
             took < Duration::from_secs(5),
@@ -611,7 +611,7 @@ async fn another_token_type_is_taken_only_by_name_and_sent_as_bearer() {
         .accept_token_type("application access token")
         .build()
         .unwrap();
-    let token = layer.tokens().token().await.unwrap();
+    let token = layer.token_cache().token().await.unwrap();
     assert_eq!(token.header_value(), "Bearer t");
 }
 
@@ -621,7 +621,7 @@ async fn an_error_names_endpoint_status_code_description_request_id_and_what_to_
     let error = error_of(raw(400, &[("x-request-id", "req-7")], body)).await;
     assert_eq!(error.description(), Some("no such scope"));
     assert_eq!(error.request_id(), Some("req-7"));
-    assert_eq!(error.endpoint(), Some("127.0.0.1"));
+    assert_eq!(error.host(), Some("127.0.0.1"));
     let text = error.to_string();
     let (text, next) = text.split_once("; next attempt in ").unwrap();
     assert!(next.ends_with('s'), "{next}");
@@ -665,7 +665,7 @@ async fn where_the_two_forms_of_basic_differ_an_unknown_client_is_told_both() {
             .token_client(endpoint)
             .build()
             .unwrap();
-        let text = layer.tokens().token().await.unwrap_err().to_string();
+        let text = layer.token_cache().token().await.unwrap_err().to_string();
         assert_eq!(
             text.contains("ClientAuth::basic_encoded"),
             names_both,

@@ -89,10 +89,10 @@ async fn without_replay_the_401_is_returned_and_the_next_request_renews_first() 
         1,
         "nothing is asked until somebody needs it"
     );
-    assert!(layer.tokens().status().suspect);
+    assert!(layer.token_cache().status().suspect);
     assert_eq!(call(&layer, &api).await.status(), StatusCode::OK);
     assert_eq!(api.seen(), ["Bearer token-1", "Bearer token-2"]);
-    assert!(!layer.tokens().status().suspect);
+    assert!(!layer.token_cache().status().suspect);
 }
 
 // P2
@@ -176,14 +176,14 @@ async fn a_late_401_for_an_older_token_is_replayed_with_the_newer_one_without_a_
     });
     let late = tokio::spawn(layer.layer(slow).oneshot(get(API)));
     settle().await;
-    layer.tokens().invalidate();
-    layer.tokens().token().await.unwrap();
+    layer.token_cache().invalidate();
+    layer.token_cache().token().await.unwrap();
     assert_eq!(endpoint.requests(), 2);
     answer.send(()).unwrap();
     assert_eq!(late.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!((endpoint.requests(), seen.load(Ordering::SeqCst)), (2, 2));
     assert!(
-        !layer.tokens().status().suspect,
+        !layer.token_cache().status().suspect,
         "the newer token is not suspected for the older one's sake"
     );
 }
@@ -204,7 +204,7 @@ async fn fifty_late_401s_for_one_token_cost_one_renewal() {
             }
         });
         let layer = layer(&endpoint);
-        layer.tokens().warm_up().await.unwrap();
+        layer.token_cache().warm_up().await.unwrap();
         let statuses: Vec<_> = if replay {
             let service = layer.clone().replay_unauthorized().layer(slow);
             let calls = (0..50).map(|_| service.clone().oneshot(get(API)));
@@ -409,7 +409,7 @@ async fn a_healthy_api_never_waits_for_the_budget_of_another() {
     assert_eq!(asked, 1 + 3);
     // The sick one has spent its own budget; the healthy one's 401 renews at once.
     endpoint.push(Answer::Fixed("revoked", 3600));
-    layer.tokens().invalidate();
+    layer.token_cache().invalidate();
     call_at(&layer, &healthy, "https://healthy.example/").await;
     assert_eq!(
         call_at(&layer, &healthy, "https://healthy.example/")
@@ -472,7 +472,7 @@ async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
     let replaying = layer(&endpoint).replay_with(|body: &String| Some(body.clone()));
     let answer = replaying.layer(api.clone()).oneshot(post()).await.unwrap();
     assert!(answer.headers().contains_key("grpc-status"), "once only");
-    assert!(replaying.tokens().status().suspect);
+    assert!(replaying.token_cache().status().suspect);
     // A gRPC call is a POST, always.
     let endpoint = Endpoint::new();
     let plain = layer(&endpoint);
@@ -498,8 +498,8 @@ async fn a_status_the_user_named_is_handled_as_401_and_others_are_not() {
     for (code, renewed) in [(419, true), (403, true), (418, false)] {
         let endpoint = Endpoint::new();
         let named = builder(&endpoint)
-            .refused_status(StatusCode::from_u16(419).unwrap())
-            .refused_status(StatusCode::FORBIDDEN)
+            .treat_as_unauthorized(StatusCode::from_u16(419).unwrap())
+            .treat_as_unauthorized(StatusCode::FORBIDDEN)
             .build()
             .unwrap();
         call(&named, &api(code)).await;
@@ -517,7 +517,7 @@ async fn a_status_the_user_named_is_handled_as_401_and_others_are_not() {
 async fn a_request_is_replayed_also_when_the_layer_and_the_service_are_gone() {
     let endpoint = Endpoint::new();
     let layer = layer(&endpoint);
-    layer.tokens().warm_up().await.unwrap();
+    layer.token_cache().warm_up().await.unwrap();
     let pending = layer
         .replay_unauthorized()
         .layer(refusing(&["token-1"], ""))
@@ -535,7 +535,7 @@ async fn a_replay_waits_for_its_renewal_for_as_long_as_that_takes() {
     let endpoint = Endpoint::new();
     let api = refusing(&["token-1"], INVALID_TOKEN);
     let layer = layer(&endpoint).replay_unauthorized();
-    layer.tokens().token().await.unwrap();
+    layer.token_cache().token().await.unwrap();
     endpoint.set_latency(Duration::from_secs(9));
     assert_eq!(call(&layer, &api).await.status(), 200);
     assert_eq!(api.seen(), ["Bearer token-1", "Bearer token-2"]);
@@ -548,7 +548,7 @@ async fn the_401_of_a_replay_makes_the_renewed_token_suspect() {
     let api = refusing(&["token-1", "token-2"], INVALID_TOKEN);
     let layer = layer(&endpoint).replay_unauthorized();
     assert_eq!(call(&layer, &api).await.status(), 401);
-    assert!(layer.tokens().status().suspect);
+    assert!(layer.token_cache().status().suspect);
     assert_eq!(call(&layer, &api).await.status(), 200);
     assert_eq!(
         api.seen(),
@@ -576,7 +576,7 @@ async fn tokens_asked_for(challenges: &[&str], named: bool) -> usize {
     let endpoint = Endpoint::new();
     let mut builder = builder(&endpoint);
     if named {
-        builder = builder.refused_status(StatusCode::UNAUTHORIZED);
+        builder = builder.treat_as_unauthorized(StatusCode::UNAUTHORIZED);
     }
     let layer = builder.build().unwrap();
     call(&layer, &api).await;

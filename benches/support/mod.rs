@@ -15,7 +15,7 @@ use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, USER_AGE
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::Empty;
 use tower::Service;
-use tower_oauth::{OAuthLayer, TokenFuture, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth::{OAuthLayer, TokenFuture, TokenParams, TokenRequest, TokenResponse, TokenSource};
 
 pub type Body = Empty<Bytes>;
 
@@ -39,14 +39,14 @@ pub fn request() -> Request<Body> {
 }
 
 /// The same, asking for another kind of token.
-pub fn asking_request(other: &TokenRequest) -> Request<Body> {
+pub fn asking_request(other: &TokenParams) -> Request<Body> {
     let mut request = request();
     request.extensions_mut().insert(other.clone());
     request
 }
 
-pub fn other() -> TokenRequest {
-    TokenRequest::new().audience("another")
+pub fn other() -> TokenParams {
+    TokenParams::new().with_audience("another")
 }
 
 /// Sends one request, and takes the answer that must be there at once.
@@ -137,7 +137,7 @@ pub fn token() -> String {
 pub struct Fixed;
 
 impl TokenSource for Fixed {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(ready(TokenResponse::new(token())))
     }
 }
@@ -152,7 +152,7 @@ pub fn everything() -> OAuthLayer {
     let layer = OAuthLayer::builder(Fixed)
         .allow_origin("https://api.example")
         .allow_origin("https://auth.example")
-        .refused_status(StatusCode::from_u16(419).expect("a status"))
+        .treat_as_unauthorized(StatusCode::from_u16(419).expect("a status"))
         .build();
     warm(layer.expect("the settings are valid"))
 }
@@ -163,7 +163,10 @@ fn warm(layer: OAuthLayer) -> OAuthLayer {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        for tokens in [layer.tokens(), layer.tokens().for_request(other())] {
+        for tokens in [
+            layer.token_cache(),
+            layer.token_cache().with_params(other()),
+        ] {
             // Twice: the first call waits for the flight, the second finds the token and frees it for the cached path.
             for _ in 0..2 {
                 tokens.token().await.expect("a token");
@@ -191,7 +194,7 @@ impl Slow {
 }
 
 impl TokenSource for Slow {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         Box::pin(async {
             tokio::time::sleep(self.delay).await;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::policy::RefreshPolicy;
+use super::policy::CachePolicy;
+use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::token::Timestamp;
 
 /// The failure in force for an endpoint or a key.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Backoff {
     ///
     /// `spread` is the random part, in `0.0..1.0`, drawn once.
     pub(crate) fn after(
-        policy: &RefreshPolicy,
+        policy: &CachePolicy,
         previous: Option<&Self>,
         error: &Error,
         flight: u64,
@@ -107,7 +107,7 @@ pub(super) fn no_attempt(failing: Option<Failing>, wait: Duration) -> Error {
     }
 }
 
-fn wait(policy: &RefreshPolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
+fn wait(policy: &CachePolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
     let steps = policy.steps(error.class());
     // The random part is as large as the step, so half of the longest is left to the step.
     let longest = steps.longest.get(live) / 2;
@@ -128,7 +128,7 @@ mod tests {
 
     /// The backoff after so many failures, each of a flight launched after the one before.
     fn after(error: &Error, failures: u64, spread: f64) -> Backoff {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let next = |previous: Option<Backoff>, flight| {
             let previous = previous.as_ref();
             Some(Backoff::after(
@@ -178,7 +178,7 @@ mod tests {
     // R15
     #[test]
     fn the_first_rejection_after_an_outage_starts_with_its_own_first_step() {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let down = Error::transient("down");
         let mut backoff = after(&down, 6, 0.0);
         let mut next = |now: Timestamp, error: &Error, flight| {
@@ -195,7 +195,7 @@ mod tests {
     // K34
     #[test]
     fn flights_of_one_outage_that_fail_together_are_one_step() {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let error = Error::transient("down");
         let mut backoff = None;
         for flight in 1..=64 {
@@ -212,7 +212,7 @@ mod tests {
     // K22
     #[test]
     fn a_retry_after_holds_whatever_the_other_flights_of_the_outage_were_told() {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let after = |previous, error: &Error, flight| {
             Backoff::after(&policy, previous, error, flight, 2, NOW, 0.0)
         };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::policy::RefreshPolicy;
-use crate::token::Timestamp;
+use super::policy::CachePolicy;
+use crate::clock::Timestamp;
 
 /// A bucket of renewals for one key and origin, so that an API which answers 401 for ever cannot make us storm the token
 /// endpoint, and spends nobody's budget but its own.
@@ -19,7 +19,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn new(policy: &RefreshPolicy, now: Timestamp) -> Self {
+    pub(crate) fn new(policy: &CachePolicy, now: Timestamp) -> Self {
         Self {
             left: policy.refusal_budget,
             interval: policy.refusal_interval,
@@ -32,7 +32,7 @@ impl Budget {
     /// Takes one renewal, if there is one.
     ///
     /// Each but the first has been preceded by a renewal that did not help, or not for long: it is done less and less often.
-    pub(crate) fn take(&mut self, policy: &RefreshPolicy, now: Timestamp) -> bool {
+    pub(crate) fn take(&mut self, policy: &CachePolicy, now: Timestamp) -> bool {
         self.refill(policy, now);
         if self.left == 0 {
             return false;
@@ -58,13 +58,13 @@ impl Budget {
     }
 
     /// Whether it says no more than a new one would.
-    pub(crate) fn is_new(&mut self, policy: &RefreshPolicy, now: Timestamp) -> bool {
+    pub(crate) fn is_new(&mut self, policy: &CachePolicy, now: Timestamp) -> bool {
         self.refill(policy, now);
         !self.begun
     }
 
     /// A bucket that has been full for as long as one more would have taken is a new one.
-    fn refill(&mut self, policy: &RefreshPolicy, now: Timestamp) {
+    fn refill(&mut self, policy: &CachePolicy, now: Timestamp) {
         let interval = self.interval.max(Duration::from_nanos(1));
         let back = now.since(self.since).as_nanos() / interval.as_nanos();
         let missing = policy.refusal_budget - self.left;
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn one_comes_back_after_thirty_seconds_and_no_earlier() {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         for (again, left) in [(29, 1), (30, 2), (59, 2), (60, 2)] {
             let mut budget = Budget::new(&policy, at(0));
             assert!(budget.take(&policy, at(0)));
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn three_at_once_then_the_interval_doubles_to_ten_minutes_and_a_bucket_that_stays_full_starts_afresh()
      {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let mut budget = Budget::new(&policy, at(0));
         let taken: Vec<_> = (0..3600).filter(|t| budget.take(&policy, at(*t))).collect();
         assert_eq!(taken, [0, 1, 2, 120, 360, 840, 1440, 2040, 2640, 3240]);
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_time_to_the_next_counts_from_when_one_was_taken_and_not_from_before() {
-        let policy = RefreshPolicy::default();
+        let policy = CachePolicy::default();
         let mut budget = Budget::new(&policy, at(0));
         assert!(budget.take(&policy, at(29)) && budget.take(&policy, at(30)));
         assert_eq!(budget.left, 1, "nothing has come back a second later");
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_budget_of_one_doubles_its_interval_too() {
-        let policy = RefreshPolicy::default().refusal_budget(1, Duration::from_secs(30));
+        let policy = CachePolicy::default().refusal_budget(1, Duration::from_secs(30));
         let mut budget = Budget::new(&policy, at(0));
         let taken: Vec<_> = (0..400).filter(|t| budget.take(&policy, at(*t))).collect();
         assert_eq!(taken, [0, 30, 90, 210]);

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cache::current::Token;
 use crate::error::Error;
-use crate::observe::Cause;
-use crate::token::Token;
+use crate::source::FetchCause;
 
 /// What the shell needs to make a flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) id: u64,
-    pub(crate) cause: Cause,
+    pub(crate) cause: FetchCause,
 }
 
 /// What a caller can do.

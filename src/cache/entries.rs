@@ -7,17 +7,17 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::entry::Entry;
-use crate::grant::TokenRequest;
-use crate::token::Timestamp;
+use crate::clock::Timestamp;
+use crate::params::TokenParams;
 
 /// The entries by what is asked for, and which of them may be evicted.
 pub(super) struct Entries<F> {
-    map: HashMap<TokenRequest, Entry<F>>,
+    map: HashMap<TokenParams, Entry<F>>,
     /// In second-chance order. The layer's own kind of token is not among them.
-    candidates: VecDeque<TokenRequest>,
+    candidates: VecDeque<TokenParams>,
     max_candidates: usize,
     /// Those that were set aside, in the order in which they were.
-    aside: BTreeMap<u64, TokenRequest>,
+    aside: BTreeMap<u64, TokenParams>,
     set_aside: u64,
     /// Live tokens forgotten since this was last asked.
     evicted: usize,
@@ -25,7 +25,7 @@ pub(super) struct Entries<F> {
 
 impl<F> Entries<F> {
     /// `own` is the layer's own kind of token, whose entry is there from the start and is never evicted.
-    pub(super) fn new(own: TokenRequest, max_candidates: usize) -> Self {
+    pub(super) fn new(own: TokenParams, max_candidates: usize) -> Self {
         Self {
             map: HashMap::from([(own, Entry::new())]),
             candidates: VecDeque::new(),
@@ -40,11 +40,11 @@ impl<F> Entries<F> {
         self.map.len()
     }
 
-    pub(super) fn get(&self, request: &TokenRequest) -> Option<&Entry<F>> {
+    pub(super) fn get(&self, request: &TokenParams) -> Option<&Entry<F>> {
         self.map.get(request)
     }
 
-    pub(super) fn get_mut(&mut self, request: &TokenRequest) -> Option<&mut Entry<F>> {
+    pub(super) fn get_mut(&mut self, request: &TokenParams) -> Option<&mut Entry<F>> {
         self.map.get_mut(request)
     }
 
@@ -61,7 +61,7 @@ impl<F> Entries<F> {
     }
 
     /// The entry, made if it is not there.
-    pub(super) fn admit(&mut self, request: &TokenRequest, now: Timestamp) -> &mut Entry<F> {
+    pub(super) fn admit(&mut self, request: &TokenParams, now: Timestamp) -> &mut Entry<F> {
         let newcomer = match self.map.get_mut(request) {
             None => {
                 self.map.insert(request.clone(), Entry::new());
@@ -86,7 +86,7 @@ impl<F> Entries<F> {
     }
 
     /// A flight of this key is over. Returns whether it was still the one under way.
-    pub(super) fn land(&mut self, request: &TokenRequest, flight: u64, now: Timestamp) -> bool {
+    pub(super) fn land(&mut self, request: &TokenParams, flight: u64, now: Timestamp) -> bool {
         let Some(entry) = self.map.get_mut(request) else {
             return false;
         };
@@ -134,7 +134,7 @@ impl<F> Entries<F> {
         }
     }
 
-    fn forget(&mut self, request: &TokenRequest, now: Timestamp) {
+    fn forget(&mut self, request: &TokenParams, now: Timestamp) {
         let entry = self.map.remove(request);
         let live = entry.is_some_and(|entry| entry.live(now).is_some());
         self.evicted += usize::from(live);
@@ -142,7 +142,7 @@ impl<F> Entries<F> {
 
     /// That both halves agree, for the tests of the state machine.
     #[cfg(test)]
-    pub(super) fn check(&self, own: &TokenRequest) {
+    pub(super) fn check(&self, own: &TokenParams) {
         let candidates: std::collections::HashSet<_> = self.candidates.iter().collect();
         assert_eq!(
             candidates.len(),

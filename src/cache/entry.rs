@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::budget::Budget;
 use super::decision::Plan;
-use super::policy::RefreshPolicy;
-use crate::observe::Cause;
-use crate::token::{Timestamp, Token};
+use super::policy::CachePolicy;
+use crate::cache::current::Token;
+use crate::clock::Timestamp;
+use crate::source::FetchCause;
 
 /// What is known of one kind of token.
 pub(super) struct Entry<F> {
@@ -77,7 +78,7 @@ impl<F> Entry<F> {
     pub(super) fn depart(
         &mut self,
         flights: &mut u64,
-        cause: Cause,
+        cause: FetchCause,
         depart: impl FnOnce(Plan, Option<F>) -> F,
     ) -> F
     where
@@ -118,7 +119,7 @@ impl<F> Entry<F> {
 
     pub(super) fn budget(
         &mut self,
-        policy: &RefreshPolicy,
+        policy: &CachePolicy,
         origin: u64,
         now: Timestamp,
     ) -> &mut Budget {

@@ -12,10 +12,12 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use super::flight::{Flight, LOOK};
 use super::shared::Cache;
 use super::sync::Arc;
+use crate::clock::Timestamp;
+use crate::endpoint::{Stage, within_attempt};
 use crate::error::Error;
-use crate::grant::{Stage, within_attempt};
-use crate::observe::{Cause, Event, Landing, trace};
-use crate::token::{Timestamp, TokenResponse};
+use crate::observe::{Event, Landing, trace};
+use crate::source::{FetchCause, TokenRequest};
+use crate::token::TokenResponse;
 
 /// Spawns the flight's own task. Never called under the cache's lock: a runtime that is shutting
 /// down drops the task right here, and the guard in it takes that lock.
@@ -49,11 +51,11 @@ async fn run(guard: Guard) {
     let started = Instant::now();
     flight.begins(cache.clock.now().after(limit));
     let mut attempts = 0;
-    let (end, endpoint) = match cache.source.endpoint() {
-        Ok(endpoint) => {
+    let (end, host) = match cache.source.host(&flight.request) {
+        Ok(host) => {
             let work = fly(cache, flight, started + limit, &mut attempts);
             match Driven::new(cache, flight, pin!(work)).await {
-                Some(end) => (end, endpoint),
+                Some(end) => (end, host),
                 None => return,
             }
         }
@@ -64,7 +66,7 @@ async fn run(guard: Guard) {
         cause: flight.cause,
         attempts,
         latency,
-        endpoint,
+        host,
     };
     match end {
         End::Token { response, sent } => {
@@ -72,10 +74,10 @@ async fn run(guard: Guard) {
         }
         End::Failed(error) => {
             let error = error.with_effort(attempts, latency);
-            cache.fail(flight, error.at_endpoint(endpoint), &landing);
+            cache.fail(flight, error.at_host(host), &landing);
         }
         End::Grounded(error) => {
-            cache.fail_with_others(flight, error.at_endpoint(endpoint), &landing);
+            cache.fail_with_others(flight, error.at_host(host), &landing);
         }
         End::Unchanged => cache.stay(flight),
         End::Missed => cache.miss(flight),
@@ -107,9 +109,11 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
     // that may be never.
     let time = deadline.saturating_duration_since(Instant::now());
     let _ = timeout(MOMENT.min(time / 4), flight.follows()).await;
-    if flight.cause == Cause::Credentials {
-        let changed = timeout(PROBE_TIMEOUT, cache.source.credentials_changed()).await;
-        if !matches!(changed, Ok(Ok(true))) {
+    if flight.cause == FetchCause::Credentials {
+        let Some(changed) = cache.source.credentials_changed() else {
+            return End::Unchanged;
+        };
+        if !matches!(timeout(PROBE_TIMEOUT, changed).await, Ok(Ok(true))) {
             return End::Unchanged;
         }
         cache.end_every_backoff();
@@ -133,7 +137,8 @@ async fn fly(cache: &Cache, flight: &Arc<Flight>, deadline: Instant, attempts: &
         let late = sent.after(limit);
         let stage = Stage::default();
         let answer = {
-            let attempt = cache.source.token(&flight.request);
+            let request = TokenRequest::new(&flight.request).with_cause(flight.cause, tries);
+            let attempt = cache.source.token(request);
             let mut attempt = pin!(within_attempt(limit, &stage, attempt));
             let answer = timeout(limit, attempt.as_mut()).await;
             if answer.is_err() && flight.stood_still_since(sent) {
@@ -273,7 +278,7 @@ fn no_turn(max_flights: usize) -> Error {
     Error::timed_out(format!(
         "{max_flights} other kinds of token were being fetched and none made room"
     ))
-    .with_advice("raise RefreshPolicy::max_flights, or ask for fewer kinds of token at once")
+    .with_advice("raise CachePolicy::max_flights, or ask for fewer kinds of token at once")
 }
 
 /// Fully jittered, so that instances which failed together do not come back together. Short, since callers wait.

@@ -17,17 +17,18 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::sync::{Arc, Mutex, lock};
+use crate::cache::current::Token;
+use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::grant::TokenRequest;
 use crate::guard::guarded;
-use crate::observe::Cause;
-use crate::token::{Timestamp, Token};
+use crate::params::TokenParams;
+use crate::source::FetchCause;
 
 /// A fetch under way, shared by the task that flies it and by everybody who waits.
 pub(crate) struct Flight {
     pub(crate) id: u64,
-    pub(crate) cause: Cause,
-    pub(crate) request: TokenRequest,
+    pub(crate) cause: FetchCause,
+    pub(crate) request: TokenParams,
     /// When its time limit ends, in nanoseconds of the boot clock.
     ///
     /// Relaxed, like the next one: a time for others to go by, with which no other memory is
@@ -69,8 +70,8 @@ pub(crate) enum Outcome {
 impl Flight {
     pub(crate) fn new(
         id: u64,
-        cause: Cause,
-        request: TokenRequest,
+        cause: FetchCause,
+        request: TokenParams,
         due: Timestamp,
         previous: Option<Arc<Self>>,
     ) -> Self {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     fn after(previous: Option<Arc<Flight>>) -> Arc<Flight> {
-        let (cause, request) = (Cause::NoToken, TokenRequest::new());
+        let (cause, request) = (FetchCause::NoToken, TokenParams::new());
         Arc::new(Flight::new(1, cause, request, Timestamp::MAX, previous))
     }
 

@@ -8,25 +8,25 @@ use std::time::Duration;
 use super::shared::Cache;
 use super::wait::Wait;
 use crate::error::Error;
-use crate::grant::TokenRequest;
+use crate::params::TokenParams;
 use crate::token::AccessToken;
 
 /// A handle on the tokens of a layer, for start-up checks, operations and clients that are not tower services.
 ///
-/// Got from [`OAuthLayer::tokens`](crate::OAuthLayer::tokens). Clones, and the layer with all its clones, share one cache. It speaks of the layer's
-/// own kind of token; [`for_request`](Self::for_request) gives a handle on another kind.
+/// Got from [`OAuthLayer::token_cache`](crate::OAuthLayer::token_cache). Clones, and the layer with all its clones, share one cache. It speaks of the layer's
+/// own kind of token; [`with_params`](Self::with_params) gives a handle on another kind.
 ///
 /// ```no_run
 /// # async fn ready(layer: tower_oauth::OAuthLayer) -> Result<(), tower_oauth::Error> {
 /// // At start-up, so that the first request does not wait and a wrong secret shows at once:
-/// layer.tokens().warm_up().await?;
+/// layer.token_cache().warm_up().await?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct TokenCache {
     cache: Arc<Cache>,
-    request: TokenRequest,
+    request: TokenParams,
 }
 
 impl TokenCache {
@@ -37,7 +37,7 @@ impl TokenCache {
 
     /// A handle on another kind of token in the same cache.
     #[must_use]
-    pub fn for_request(&self, request: TokenRequest) -> Self {
+    pub fn with_params(&self, request: TokenParams) -> Self {
         Self {
             cache: Arc::clone(&self.cache),
             request,
@@ -57,7 +57,9 @@ impl TokenCache {
     pub async fn token(&self) -> Result<AccessToken, Error> {
         let wait = Wait::new(Arc::clone(&self.cache), self.request.clone());
         let token = wait.await?;
-        Ok(AccessToken::new(token, self.cache.clock.now()))
+        let remaining = token.schedule.end.since(self.cache.clock.now());
+        let header = token.header().clone();
+        Ok(AccessToken::new(header, token.generation, remaining))
     }
 
     /// Like [`token`](Self::token), but ends a backoff first, so that the next attempt starts now. With a fresh token it sends nothing.
@@ -88,12 +90,12 @@ impl TokenCache {
 
     /// How things stand now. One lock for a few lines, no I/O; meant for health endpoints and metrics.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> CacheStatus {
         let token_requests = self.cache.attempts.load(Ordering::Relaxed);
         self.cache.look(|state, now| {
             let token = state.token(&self.request).filter(|token| token.live(now));
             let backoff = state.backoff(&self.request, now);
-            Status {
+            CacheStatus {
                 generation: token.map(|token| token.generation),
                 age: token.map(|token| now.since(token.schedule.sent)),
                 remaining: token.map(|token| token.schedule.end.since(now)),
@@ -120,7 +122,7 @@ impl fmt::Debug for TokenCache {
 /// A snapshot of the cache, from [`TokenCache::status`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Status {
+pub struct CacheStatus {
     /// The generation of the live token; `None` when there is none.
     pub generation: Option<u64>,
     /// How long ago its token request was sent.
@@ -142,7 +144,7 @@ pub struct Status {
     pub token_requests: u64,
 }
 
-impl Status {
+impl CacheStatus {
     /// Whether there is a live token, or one may be fetched now: what a readiness probe wants to know.
     #[must_use]
     pub fn is_ready(&self) -> bool {

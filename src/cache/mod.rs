@@ -15,17 +15,18 @@
 
 mod backoff;
 mod budget;
+pub(crate) mod current;
 mod decision;
 mod entries;
 mod entry;
 mod fetch;
 mod flight;
 mod handle;
+pub(crate) mod lifetime;
 #[cfg(all(test, model))]
 mod model;
 mod policy;
 mod shared;
-mod source;
 mod state;
 mod sync;
 mod turns;
@@ -33,7 +34,7 @@ mod wait;
 
 pub(crate) use self::decision::Refusal;
 pub(crate) use self::flight::Flight;
-pub use self::handle::{Status, TokenCache};
-pub use self::policy::RefreshPolicy;
+pub use self::handle::{CacheStatus, TokenCache};
+pub use self::policy::CachePolicy;
 pub(crate) use self::shared::{Cache, CacheConfig};
 pub(crate) use self::wait::Wait;

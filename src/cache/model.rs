@@ -17,11 +17,15 @@ use tokio::runtime::{self, Runtime};
 use super::decision::Decision;
 use super::flight::{Flight, Outcome, Waiter};
 use super::sync::Arc;
-use super::{Cache, CacheConfig, RefreshPolicy, Refusal, Wait};
+use super::{Cache, CacheConfig, CachePolicy, Refusal, Wait};
+use crate::cache::current::Token;
+use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::Error;
-use crate::grant::{TokenFuture, TokenRequest, TokenSource};
-use crate::observe::{Cause, Landing};
-use crate::token::{Clock, ManualClock, Timestamp, Token, TokenResponse};
+use crate::observe::Landing;
+use crate::params::TokenParams;
+use crate::source::FetchCause;
+use crate::source::{TokenFuture, TokenRequest, TokenSource};
+use crate::token::TokenResponse;
 
 /// Runs the model in every interleaving, each time in a world of its own.
 fn explore(model: impl Fn(&World) + Send + Sync + 'static) {
@@ -59,8 +63,8 @@ impl World {
         fastrand::seed(7);
         let clock = ManualClock::new();
         let config = CacheConfig {
-            policy: RefreshPolicy::default(),
-            own: TokenRequest::new(),
+            policy: CachePolicy::default(),
+            own: TokenParams::new(),
             refusals: Arc::from([]),
             clock: Clock::Manual(clock.clone()),
             watch: Default::default(),
@@ -74,7 +78,7 @@ impl World {
 
     /// A call that launches a flight.
     fn launch(&self) -> Arc<Flight> {
-        match self.cache.call(&TokenRequest::new(), None, true) {
+        match self.cache.call(&TokenParams::new(), None, true) {
             Ok(Decision::Wait {
                 flight,
                 launch: true,
@@ -95,14 +99,14 @@ impl World {
 struct Never;
 
 impl TokenSource for Never {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(std::future::pending())
     }
 }
 
 fn succeed(cache: &Arc<Cache>, flight: &Flight) {
     let response = TokenResponse::new("t").expect("a token");
-    let response = response.expires_in(Duration::from_secs(3600));
+    let response = response.with_expires_in(Duration::from_secs(3600));
     cache.succeed(flight, &response, cache.clock.now(), &landing(flight));
 }
 
@@ -115,13 +119,13 @@ fn landing(flight: &Flight) -> Landing<'static> {
         cause: flight.cause,
         attempts: 1,
         latency: Duration::ZERO,
-        endpoint: None,
+        host: None,
     }
 }
 
 /// The token that a call gets now, without a flight.
 fn serve(cache: &Arc<Cache>) -> Arc<Token> {
-    match cache.call(&TokenRequest::new(), None, true) {
+    match cache.call(&TokenParams::new(), None, true) {
         Ok(Decision::Serve { token, .. }) => token,
         _ => panic!("a token was to be served"),
     }
@@ -130,7 +134,7 @@ fn serve(cache: &Arc<Cache>) -> Arc<Token> {
 /// What a caller does who waits until he is told. Lands the flight himself if it is his.
 fn ask(cache: &Arc<Cache>, newer_than: Option<u64>) -> Result<Arc<Token>, Error> {
     loop {
-        let flight = match cache.call(&TokenRequest::new(), newer_than, true)? {
+        let flight = match cache.call(&TokenParams::new(), newer_than, true)? {
             Decision::Serve { token, .. } => return Ok(token),
             Decision::Fail(error) => return Err(error),
             Decision::Later { .. } => panic!("the runtime has timers"),
@@ -159,8 +163,8 @@ fn flight() -> Arc<Flight> {
     let deadline = Timestamp::MAX;
     Arc::new(Flight::new(
         1,
-        Cause::NoToken,
-        TokenRequest::new(),
+        FetchCause::NoToken,
+        TokenParams::new(),
         deadline,
         None,
     ))

@@ -24,7 +24,7 @@ use crate::error::{BuildError, Class};
 ///
 /// Backoff steps double; a random part as large as the step is added, and the sum stays within the longest.
 #[derive(Clone, Debug)]
-pub struct RefreshPolicy {
+pub struct CachePolicy {
     pub(crate) refresh_ahead: Duration,
     pub(crate) last_stretch: Duration,
     pub(crate) renewal_wait: Duration,
@@ -76,7 +76,7 @@ impl Caps {
     }
 }
 
-impl RefreshPolicy {
+impl CachePolicy {
     /// The defaults of the table above.
     #[must_use]
     pub fn new() -> Self {
@@ -302,7 +302,7 @@ const LONGEST_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Far above any use.
 const MAX_FLIGHTS: usize = 1_000_000;
 
-impl Default for RefreshPolicy {
+impl Default for CachePolicy {
     fn default() -> Self {
         Self::new()
     }
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn a_setting_that_lets_no_token_come_is_refused() {
         let (zero, second) = (Duration::ZERO, Duration::from_secs(1));
-        let new = RefreshPolicy::new;
+        let new = CachePolicy::new;
         for policy in [
             new().attempts(0),
             new().attempt_timeout(zero),
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn each_setting_is_kept_beside_the_others() {
         let secs = Duration::from_secs;
-        let policy = RefreshPolicy::new()
+        let policy = CachePolicy::new()
             .refresh_ahead(secs(1))
             .last_stretch(secs(2))
             .renewal_wait(secs(3))
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn the_default_attempt_is_as_long_as_its_flight_has_time_for() {
         let secs = Duration::from_secs;
-        let new = RefreshPolicy::new;
+        let new = CachePolicy::new;
         for (policy, limit) in [
             (new(), 10),
             (new().attempts(1), 10),

@@ -13,28 +13,31 @@ use tokio::runtime::Handle;
 use super::decision::{Ask, Decision, Plan, Refusal};
 use super::fetch;
 use super::flight::Flight;
-use super::policy::RefreshPolicy;
-use super::source::Source;
+use super::policy::CachePolicy;
 use super::state::State;
 use super::sync::{Arc, Current, Mutex, lock};
 use super::turns::Turns;
+use crate::cache::current::Token;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
-use crate::grant::{TokenRequest, TokenSource};
 use crate::observe::{Event, Watch};
+use crate::params::TokenParams;
 use crate::runtime::{self, NoRuntime};
-use crate::token::{Clock, Timestamp, Token};
+use crate::source::{Guarded, TokenSource};
 
 /// The shell around [`State`]: it reads the clock, draws the jitter, launches flights and tells the observer.
 ///
 /// The lock is held for a few lines and never while anything is awaited, spawned, woken or observed.
 pub(crate) struct Cache {
-    pub(super) source: Source,
-    pub(super) policy: RefreshPolicy,
+    pub(super) source: Guarded,
+    /// Whether the credentials can change, which the source does not change its mind about.
+    credentials_can_change: bool,
+    pub(super) policy: CachePolicy,
     pub(super) turns: Turns,
     pub(super) attempts: AtomicU64,
     pub(crate) clock: Clock,
     pub(crate) watch: Watch,
-    own: TokenRequest,
+    own: TokenParams,
     refusals: Arc<[StatusCode]>,
     current: Current,
     state: Mutex<State<Arc<Flight>>>,
@@ -42,8 +45,8 @@ pub(crate) struct Cache {
 }
 
 pub(crate) struct CacheConfig {
-    pub(crate) policy: RefreshPolicy,
-    pub(crate) own: TokenRequest,
+    pub(crate) policy: CachePolicy,
+    pub(crate) own: TokenParams,
     pub(crate) refusals: Arc<[StatusCode]>,
     pub(crate) clock: Clock,
     pub(crate) watch: Watch,
@@ -58,8 +61,11 @@ impl Cache {
             clock,
             watch,
         } = config;
+        let source = Guarded::new(source);
+        let credentials_can_change = source.credentials_changed().is_some();
         Arc::new_cyclic(|itself| Self {
-            source: Source::new(source),
+            source,
+            credentials_can_change,
             turns: Turns::new(policy.max_flights),
             attempts: AtomicU64::new(0),
             clock,
@@ -74,7 +80,7 @@ impl Cache {
     }
 
     /// The layer's own kind of token.
-    pub(crate) fn own(&self) -> &TokenRequest {
+    pub(crate) fn own(&self) -> &TokenParams {
         &self.own
     }
 
@@ -97,7 +103,7 @@ impl Cache {
     }
 
     /// The same for another kind of token: one look-up under the lock.
-    pub(crate) fn free_token_for(&self, request: &TokenRequest) -> Option<Arc<Token>> {
+    pub(crate) fn free_token_for(&self, request: &TokenParams) -> Option<Arc<Token>> {
         let now = self.clock.now();
         lock(&self.state).free_token(request, now)
     }
@@ -106,7 +112,7 @@ impl Cache {
     /// failure of a backoff. `None` when there is something to wait for.
     pub(crate) fn decide(
         self: &Arc<Self>,
-        request: &TokenRequest,
+        request: &TokenParams,
     ) -> Option<Result<Arc<Token>, Error>> {
         let runtime = runtime::current().ok();
         let ask = Ask {
@@ -124,7 +130,7 @@ impl Cache {
     /// it has launched enough of them.
     pub(super) fn call(
         self: &Arc<Self>,
-        request: &TokenRequest,
+        request: &TokenParams,
         newer_than: Option<u64>,
         launch: bool,
     ) -> Result<Decision<Arc<Flight>>, NoRuntime> {
@@ -153,12 +159,12 @@ impl Cache {
 
     fn ask(
         self: &Arc<Self>,
-        request: &TokenRequest,
+        request: &TokenParams,
         newer_than: Option<u64>,
         ask: Ask,
         runtime: Option<&Handle>,
     ) -> Decision<Arc<Flight>> {
-        let can_change = self.source.credentials_can_change();
+        let can_change = self.credentials_can_change;
         self.lose_overdue(request);
         let now = self.clock.now();
         let depart = |Plan { id, cause }, previous| {
@@ -184,7 +190,7 @@ impl Cache {
 
     /// A flight that should have ended by itself is given up by the next caller who meets it: the
     /// runtime that flew it is not driven, or the process was frozen.
-    fn lose_overdue(&self, request: &TokenRequest) {
+    fn lose_overdue(&self, request: &TokenParams) {
         let now = self.clock.now();
         let flight = lock(&self.state).flight(request).cloned();
         if let Some(flight) = flight.filter(|flight| flight.time_left(now).is_zero()) {
@@ -209,7 +215,7 @@ impl Cache {
     /// What there is to live on for a caller whose flight has failed.
     pub(super) fn live_token(
         &self,
-        request: &TokenRequest,
+        request: &TokenParams,
         newer_than: Option<u64>,
     ) -> Option<Arc<Token>> {
         self.look(|state, now| {
@@ -219,7 +225,7 @@ impl Cache {
         })
     }
 
-    pub(super) fn may_depart(&self, request: &TokenRequest) -> Result<(), Error> {
+    pub(super) fn may_depart(&self, request: &TokenParams) -> Result<(), Error> {
         lock(&self.state).may_depart(request, self.clock.now())
     }
 
@@ -239,13 +245,13 @@ impl Cache {
         refusal
     }
 
-    pub(super) fn forget(&self, request: &TokenRequest) {
+    pub(super) fn forget(&self, request: &TokenParams) {
         let mut state = lock(&self.state);
         state.forget(request);
         self.publish(&state);
     }
 
-    pub(super) fn end_backoff(&self, request: &TokenRequest) {
+    pub(super) fn end_backoff(&self, request: &TokenParams) {
         lock(&self.state).end_backoff(request);
     }
 

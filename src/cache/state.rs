@@ -22,19 +22,21 @@ use super::backoff::{Backoff, no_attempt};
 use super::decision::{Ask, Decision, Fallback, Plan, Refusal};
 use super::entries::Entries;
 use super::entry::REST;
-use super::policy::RefreshPolicy;
+use super::policy::CachePolicy;
+use crate::cache::current::Token;
+use crate::cache::lifetime::Freshness;
+use crate::clock::Timestamp;
 use crate::error::{Error, Reach};
-use crate::grant::TokenRequest;
-use crate::observe::Cause;
-use crate::token::{Freshness, Timestamp, Token};
+use crate::params::TokenParams;
+use crate::source::FetchCause;
 
 /// All keys of one layer, with the backoff of the client they share. `F` is the shell's handle for a flight.
 pub(crate) struct State<F> {
-    policy: RefreshPolicy,
+    policy: CachePolicy,
     entries: Entries<F>,
     client: Option<Backoff>,
     /// Kinds that were refused for themselves, with no success between; see [`KINDS_IN_A_ROW`].
-    refused_kinds: Vec<TokenRequest>,
+    refused_kinds: Vec<TokenParams>,
     generations: u64,
     flights: u64,
     /// The latest flight that brought a token.
@@ -44,7 +46,7 @@ pub(crate) struct State<F> {
 }
 
 impl<F: Clone> State<F> {
-    pub(crate) fn new(policy: RefreshPolicy, own: TokenRequest) -> Self {
+    pub(crate) fn new(policy: CachePolicy, own: TokenParams) -> Self {
         Self {
             entries: Entries::new(own, policy.max_entries),
             policy,
@@ -64,7 +66,7 @@ impl<F: Clone> State<F> {
     /// `depart` makes the handle of a new flight.
     pub(crate) fn call(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         now: Timestamp,
         newer_than: Option<u64>,
         can_change: bool,
@@ -81,9 +83,9 @@ impl<F: Clone> State<F> {
         let live = entry.live(now).cloned();
         let usable = live.filter(|token| newer_than.is_none_or(|old| token.generation > old));
         let cause = match &usable {
-            None if newer_than.is_some() => Cause::Refused,
-            None => Cause::NoToken,
-            Some(_) if entry.suspect => Cause::Refused,
+            None if newer_than.is_some() => FetchCause::Refused,
+            None => FetchCause::NoToken,
+            Some(_) if entry.suspect => FetchCause::Refused,
             Some(token) => match token.schedule.freshness(now) {
                 Freshness::Fresh => {
                     let token = Arc::clone(token);
@@ -93,13 +95,13 @@ impl<F: Clone> State<F> {
                         launch: None,
                     };
                 }
-                Freshness::Stale => Cause::Ahead,
-                Freshness::LastStretch => Cause::LastStretch,
+                Freshness::Stale => FetchCause::Ahead,
+                Freshness::LastStretch => FetchCause::LastStretch,
             },
         };
 
         // A renewal ahead of time is started and not waited for.
-        let waits = usable.is_none() || cause != Cause::Ahead;
+        let waits = usable.is_none() || cause != FetchCause::Ahead;
         let looks = can_change && rest.is_none();
         let (flight, launch) = match (&entry.flight, held_until) {
             (Some(ticket), _) if ask.wait || !waits => (ticket.handle.clone(), false),
@@ -112,7 +114,7 @@ impl<F: Clone> State<F> {
                     return Decision::Later { live: usable };
                 }
                 self.probed = Some(now);
-                let flight = entry.depart(&mut self.flights, Cause::Credentials, depart);
+                let flight = entry.depart(&mut self.flights, FetchCause::Credentials, depart);
                 (flight, true)
             }
             (_, None) | (Some(_), _) => {
@@ -145,7 +147,7 @@ impl<F: Clone> State<F> {
         };
 
         match usable {
-            Some(token) if cause == Cause::Ahead => {
+            Some(token) if cause == FetchCause::Ahead => {
                 // Looked at again when the flight should have ended, in case nobody drives it.
                 let due = now.after(policy.flight_timeout).after(OVERDUE);
                 token.set_free_until(token.schedule.last_stretch.min(due));
@@ -173,7 +175,7 @@ impl<F: Clone> State<F> {
     /// The token that may be used without any decision, if there is one.
     pub(crate) fn free_token(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         now: Timestamp,
     ) -> Option<Arc<Token>> {
         // One that was set aside comes back by the next decision.
@@ -188,7 +190,7 @@ impl<F: Clone> State<F> {
     /// A flight brought a token. Returns the token in force, which is another one when a later flight was faster.
     pub(crate) fn succeeded(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         id: u64,
         now: Timestamp,
         make: impl FnOnce(u64) -> Token,
@@ -222,7 +224,7 @@ impl<F: Clone> State<F> {
     /// A flight failed. Returns whether it was under way, and had not been given up.
     pub(crate) fn failed(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         id: u64,
         now: Timestamp,
         error: &Error,
@@ -260,7 +262,7 @@ impl<F: Clone> State<F> {
 
     /// A flight ended without an answer: its runtime is gone, or it had no reason to depart.
     /// Nothing is learnt about the endpoint. Returns whether it was under way.
-    pub(crate) fn lost(&mut self, request: &TokenRequest, id: u64, now: Timestamp) -> bool {
+    pub(crate) fn lost(&mut self, request: &TokenParams, id: u64, now: Timestamp) -> bool {
         self.entries.land(request, id, now)
     }
 
@@ -268,7 +270,7 @@ impl<F: Clone> State<F> {
     /// under way.
     pub(crate) fn missed(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         id: u64,
         now: Timestamp,
         error: &Error,
@@ -285,7 +287,7 @@ impl<F: Clone> State<F> {
     /// alone, so that none is flown again and again without a pause.
     fn missed_once(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         id: u64,
         now: Timestamp,
         error: &Error,
@@ -300,7 +302,7 @@ impl<F: Clone> State<F> {
 
     fn fail_kind(
         &mut self,
-        request: &TokenRequest,
+        request: &TokenParams,
         id: u64,
         now: Timestamp,
         error: &Error,
@@ -324,7 +326,7 @@ impl<F: Clone> State<F> {
 
     /// Whether this is one of so many kinds in a row that were refused for themselves that it must
     /// be the client that is refused: a wrong secret under a code of the vendor's, say.
-    fn is_of_many(&mut self, request: &TokenRequest) -> bool {
+    fn is_of_many(&mut self, request: &TokenParams) -> bool {
         let kinds = &mut self.refused_kinds;
         if kinds.len() < KINDS_IN_A_ROW && !kinds.contains(request) {
             kinds.push(request.clone());
@@ -355,7 +357,7 @@ impl<F: Clone> State<F> {
     }
 
     /// The user wants a new token, and wants it to be tried for now.
-    pub(crate) fn forget(&mut self, request: &TokenRequest) {
+    pub(crate) fn forget(&mut self, request: &TokenParams) {
         self.end_backoff(request);
         if let Some(entry) = self.entries.get_mut(request) {
             if let Some(token) = entry.token.take() {
@@ -367,7 +369,7 @@ impl<F: Clone> State<F> {
     }
 
     /// The next attempt may start now.
-    pub(crate) fn end_backoff(&mut self, request: &TokenRequest) {
+    pub(crate) fn end_backoff(&mut self, request: &TokenParams) {
         let own = self
             .entries
             .get_mut(request)

@@ -26,7 +26,7 @@ mod current {
 
     use arc_swap::ArcSwapOption;
 
-    use crate::token::Token;
+    use crate::cache::current::Token;
 
     /// One place for each thread that may run at once, each with a copy of the token: threads that share one contend for the
     /// cache lines of its reference counts.
@@ -84,20 +84,22 @@ mod current {
         use std::time::Duration;
 
         use super::*;
-        use crate::cache::RefreshPolicy;
-        use crate::grant::TokenRequest;
-        use crate::token::{Schedule, Timestamp, TokenResponse};
+        use crate::cache::CachePolicy;
+        use crate::cache::lifetime::Schedule;
+        use crate::clock::Timestamp;
+        use crate::params::TokenParams;
+        use crate::token::TokenResponse;
 
         fn token() -> Arc<Token> {
             let now = Timestamp::from_nanos(1);
             let life = Some(Duration::from_secs(3600));
-            let schedule = Schedule::new(&RefreshPolicy::default(), now, now, life, None, 0.0);
+            let schedule = Schedule::new(&CachePolicy::default(), now, now, life, None, 0.0);
             Arc::new(Token::new(
                 &TokenResponse::new("a-token").expect("a token").value,
                 1,
                 1,
                 schedule,
-                TokenRequest::new(),
+                TokenParams::new(),
                 Weak::new(),
                 Arc::from([]),
             ))
@@ -143,7 +145,7 @@ mod current {
     use std::sync::Arc;
 
     use super::{Mutex, lock};
-    use crate::token::Token;
+    use crate::cache::current::Token;
 
     pub(crate) struct Current(Mutex<Option<Arc<Token>>>);
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::flight::Flight;
 use super::sync::{Arc, Mutex, lock};
+use crate::clock::Timestamp;
 use crate::guard::guarded;
-use crate::token::Timestamp;
 
 /// The turns of all kinds of token but the layer's own, which has one of its own.
 pub(super) struct Turns {
@@ -111,8 +111,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::grant::TokenRequest;
-    use crate::observe::Cause;
+    use crate::params::TokenParams;
+    use crate::source::FetchCause;
 
     const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
@@ -128,8 +128,8 @@ mod tests {
     fn flight(id: u64) -> Arc<Flight> {
         let flight = Flight::new(
             id,
-            Cause::NoToken,
-            TokenRequest::new(),
+            FetchCause::NoToken,
+            TokenParams::new(),
             Timestamp::MAX,
             None,
         );

@@ -11,9 +11,9 @@ use super::decision::{Decision, Fallback};
 use super::flight::{Outcome, Waiter};
 use super::shared::Cache;
 use super::sync::Arc;
+use crate::cache::current::Token;
 use crate::error::Error;
-use crate::grant::TokenRequest;
-use crate::token::Token;
+use crate::params::TokenParams;
 
 pin_project! {
     /// Asks the cache for a token and waits for the flight that brings it.
@@ -21,7 +21,7 @@ pin_project! {
     /// Nothing happens before the first poll. Dropping it gives up one place among the waiters; the flight goes on.
     pub(crate) struct Wait {
         cache: Arc<Cache>,
-        request: TokenRequest,
+        request: TokenParams,
         newer_than: Option<u64>,
         launches: u8,
         // When a caller with a live token has waited enough, however many flights are lost meanwhile.
@@ -49,7 +49,7 @@ pin_project! {
 
 impl Wait {
     /// Any live token of this kind.
-    pub(crate) fn new(cache: Arc<Cache>, request: TokenRequest) -> Self {
+    pub(crate) fn new(cache: Arc<Cache>, request: TokenParams) -> Self {
         Self {
             cache,
             request,

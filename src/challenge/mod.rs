@@ -1,7 +1,7 @@
 //! What an API says in `WWW-Authenticate`, and whether it means that the token was refused.
 //!
 //! When a request that carried a token is answered with 401 or 403, with a status named by
-//! [`refused_status`](crate::OAuthLayerBuilder::refused_status), or a POST with `grpc-status: 16`,
+//! [`treat_as_unauthorized`](crate::OAuthLayerBuilder::treat_as_unauthorized), or a POST with `grpc-status: 16`,
 //! the layer leaves the challenges in the answer's extensions, if there are any:
 //!
 //! ```

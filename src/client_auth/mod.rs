@@ -12,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::mask::Needle;
 use crate::error::{BuildError, Error, wrapping};
-use crate::grant::TokenRequest;
+use crate::params::TokenParams;
 use crate::secret::{Secret, is_printable};
 
 /// How a client authenticates to the token endpoint.
@@ -131,12 +131,12 @@ impl fmt::Debug for ClientAuth {
 pub(crate) struct Credentials<'a> {
     auth: &'a ClientAuth,
     secret: SecretString,
-    request: Option<&'a TokenRequest>,
+    request: Option<&'a TokenParams>,
 }
 
 impl<'a> Credentials<'a> {
     /// Says what is asked for, whose parameters may be secrets too.
-    pub(crate) fn asking(mut self, request: &'a TokenRequest) -> Self {
+    pub(crate) fn asking(mut self, request: &'a TokenParams) -> Self {
         self.request = Some(request);
         self
     }
@@ -182,7 +182,7 @@ impl<'a> Credentials<'a> {
                 basic::encode(&encoded_secret),
             ]
         };
-        let values = self.request.into_iter().flat_map(TokenRequest::parameters);
+        let values = self.request.into_iter().flat_map(TokenParams::parameters);
         let values = values.filter(|(_, value)| value.chars().count() >= SHORTEST_VALUE);
         let needles: Vec<_> = encoded
             .iter()

@@ -2,7 +2,7 @@
 
 use form_urlencoded::Serializer;
 
-use crate::grant::form_size;
+use crate::params::form_size;
 
 pub(super) fn apply(form: &mut Serializer<'_, String>, id: &str, secret: Option<&str>) {
     form.append_pair(CLIENT_ID, id);

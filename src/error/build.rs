@@ -63,7 +63,7 @@ pub enum BuildError {
         listed: bool,
     },
     /// A status that cannot mean that an API refuses a token.
-    RefusedStatus {
+    TreatAsUnauthorized {
         /// The status at fault.
         status: StatusCode,
     },
@@ -104,7 +104,7 @@ impl BuildError {
             Self::Resource { .. } => "Resource",
             Self::Origin { .. } => "Origin",
             Self::AssumedOrigin { .. } => "AssumedOrigin",
-            Self::RefusedStatus { .. } => "RefusedStatus",
+            Self::TreatAsUnauthorized { .. } => "TreatAsUnauthorized",
             Self::TokenType => "TokenType",
             Self::UserAgent => "UserAgent",
             Self::Environment { .. } => "Environment",
@@ -163,9 +163,9 @@ impl fmt::Display for BuildError {
                     "as it would cross the network in the clear; use https, or name the origin with allow_origin() too"
                 })
             }
-            Self::RefusedStatus { status } => write!(
+            Self::TreatAsUnauthorized { status } => write!(
                 f,
-                "refused_status: {} does not refuse a token; name the status with which the API answers a dead token, \
+                "treat_as_unauthorized: {} does not refuse a token; name the status with which the API answers a dead token, \
                  such as 403 or 419 (401 is known)",
                 status.as_u16()
             ),
@@ -193,7 +193,7 @@ impl fmt::Display for BuildError {
                 "token client: the platform's certificate verifier could not be set up: {source}; install CA certificates or \
                  call token_client()"
             ),
-            Self::Policy { reason } => write!(f, "refresh policy: {reason}"),
+            Self::Policy { reason } => write!(f, "cache policy: {reason}"),
         }
     }
 }

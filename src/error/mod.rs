@@ -66,17 +66,17 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Clone)]
 pub struct Error {
     // One pointer and one duration, since it travels in every `Result` of the crate.
-    cause: Arc<Cause>,
+    cause: Arc<Inner>,
     next_attempt_in: Option<Duration>,
 }
 
 #[derive(Clone)]
-struct Cause {
+struct Inner {
     row: Row,
     timeout: bool,
     what: Cow<'static, str>,
     advice: Option<Cow<'static, str>>,
-    endpoint: Option<Arc<str>>,
+    host: Option<Arc<str>>,
     oauth_code: Option<String>,
     description: Option<String>,
     /// A code of the server's own, where no OAuth code stands.
@@ -98,7 +98,7 @@ struct Cause {
 
 /// A source is the user's own type, whose drop may panic: it must do so nowhere where we are half
 /// done with something.
-impl Drop for Cause {
+impl Drop for Inner {
     fn drop(&mut self) {
         if let Some(source) = self.source.take() {
             guarded(|| drop(source));
@@ -109,12 +109,12 @@ impl Drop for Cause {
 impl Error {
     fn new(row: Row, what: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            cause: Arc::new(Cause {
+            cause: Arc::new(Inner {
                 row,
                 timeout: false,
                 what: what.into(),
                 advice: None,
-                endpoint: None,
+                host: None,
                 oauth_code: None,
                 description: None,
                 vendor_code: None,
@@ -249,9 +249,9 @@ impl Error {
     }
 
     /// Names the token endpoint, unless the error does: one of a time limit or of a user's source comes without.
-    pub(crate) fn at_endpoint(mut self, host: Option<&str>) -> Self {
-        if let Some(host) = host.filter(|_| self.cause.endpoint.is_none()) {
-            self.edit().endpoint = Some(host.into());
+    pub(crate) fn at_host(mut self, host: Option<&str>) -> Self {
+        if let Some(host) = host.filter(|_| self.cause.host.is_none()) {
+            self.edit().host = Some(host.into());
         }
         self
     }
@@ -281,7 +281,7 @@ impl Error {
         }
     }
 
-    fn edit(&mut self) -> &mut Cause {
+    fn edit(&mut self) -> &mut Inner {
         Arc::make_mut(&mut self.cause)
     }
 
@@ -365,8 +365,8 @@ impl Error {
 
     /// The host of the token endpoint.
     #[must_use]
-    pub fn endpoint(&self) -> Option<&str> {
-        self.cause.endpoint.as_deref()
+    pub fn host(&self) -> Option<&str> {
+        self.cause.host.as_deref()
     }
 
     pub(crate) fn class(&self) -> Class {

@@ -7,7 +7,7 @@ use std::fmt::{self, Write};
 use http::uri::Authority;
 
 use super::transport::{Fault, chain};
-use super::{Cause, Class, Error, REGISTERED};
+use super::{Class, Error, Inner, REGISTERED};
 
 /// What was asked, where and how: nothing secret, for whoever has to look for the fault.
 #[derive(Clone, Debug)]
@@ -87,7 +87,7 @@ impl Error {
 }
 
 /// A failure as the table below looks at it.
-struct Case<'a>(&'a Cause);
+struct Case<'a>(&'a Inner);
 
 impl Case<'_> {
     fn is(&self, fault: Fault) -> bool {
@@ -175,15 +175,15 @@ impl Case<'_> {
     }
 
     /// Whether an endpoint was named: a source of the user's own has none unless it says so.
-    fn endpoint(&self) -> bool {
-        self.0.endpoint.is_some()
+    fn names_host(&self) -> bool {
+        self.0.host.is_some()
     }
 
     fn fill<'t>(&self, template: &'t str) -> Cow<'t, str> {
         let mut text = Cow::Borrowed(template);
         let asked = self.0.asked.as_ref();
         let code = self.0.oauth_code.as_deref().unwrap_or_default();
-        let host = self.0.endpoint.as_deref().unwrap_or("the token endpoint");
+        let host = self.0.host.as_deref().unwrap_or("the token endpoint");
         let scope = match asked {
             Some(asked) if asked.scope.is_empty() => String::from("the scope (none was asked for)"),
             Some(asked) => format!("the scope (\"{}\")", printable(&asked.scope, LONGEST_SHOWN)),
@@ -420,23 +420,23 @@ const ADVICE: &[Row] = &[
     ),
     // Codes that specifications have for something else.
     (
-        |case| case.code(&["insufficient_scope"]) && case.endpoint(),
+        |case| case.code(&["insufficient_scope"]) && case.names_host(),
         "this is what an API answers, not a token endpoint: check the path of the token \
          URL{path}, and its host and port, {at}; if they are right, check {scope}, and that the \
          server grants it to this client",
     ),
     (
-        |case| case.code(OF_AN_API) && case.endpoint(),
+        |case| case.code(OF_AN_API) && case.names_host(),
         "this is what an API answers, not a token endpoint: check the path of the token \
          URL{path}, and its host and port, {at}; if they are right, {client}",
     ),
     (
-        |case| case.code(OF_OTHER_REQUESTS) && case.endpoint(),
+        |case| case.code(OF_OTHER_REQUESTS) && case.names_host(),
         "this is no answer to a client-credentials request: check the path of the token \
          URL{path}, and its host and port, {at}; if they are right, ask the server's operator",
     ),
     (
-        |case| case.code(OF_BOUND_TOKENS) && case.endpoint(),
+        |case| case.code(OF_BOUND_TOKENS) && case.names_host(),
         "the server wants tokens that are bound to a key (such as DPoP), which this crate does \
          not do: have it give Bearer tokens to this client, or write a TokenSource",
     ),
@@ -460,12 +460,12 @@ const ADVICE: &[Row] = &[
         "the server denies this to the client: check {scope}, the audience and the resource, and what this client may have",
     ),
     (
-        |case| case.code(&["invalid_request"]) && case.misses_token() && case.endpoint(),
+        |case| case.code(&["invalid_request"]) && case.misses_token() && case.names_host(),
         "an endpoint that wants a token is there to revoke or inspect tokens, not to give them: \
          check the path of the token URL{path}",
     ),
     (
-        |case| case.code(&["invalid_request"]) && case.wants_no_query() && case.endpoint(),
+        |case| case.code(&["invalid_request"]) && case.wants_no_query() && case.names_host(),
         "leave the query out of the token URL, and set what it says with parameter()",
     ),
     (
@@ -575,16 +575,16 @@ const ADVICE: &[Row] = &[
          {client}{also}",
     ),
     (
-        |case| case.class(Class::InvalidResponse) && case.endpoint(),
+        |case| case.class(Class::InvalidResponse) && case.names_host(),
         "check that the token URL{path} is the token endpoint and that no proxy or login page answers in its place",
     ),
     // Time limits, and sources of the user's own, which may have no endpoint at all.
     (
-        |case| case.class(Class::Transient) && case.0.timeout && case.endpoint(),
+        |case| case.class(Class::Transient) && case.0.timeout && case.names_host(),
         "check that the token endpoint is up and that no firewall drops the way to it; requests resume by themselves",
     ),
     (
-        |case| case.class(Class::Transient) && case.endpoint(),
+        |case| case.class(Class::Transient) && case.names_host(),
         "check that the token endpoint is up and reachable from here{proxy}; requests resume by themselves",
     ),
     (
@@ -602,7 +602,7 @@ impl fmt::Display for Error {
             f.write_str(&cause.what)?;
         } else {
             f.write_str("no access token")?;
-            if let Some(host) = &cause.endpoint {
+            if let Some(host) = &cause.host {
                 write!(f, " from {host}")?;
             }
             write!(f, ": {}", cause.what)?;
@@ -755,7 +755,7 @@ mod tests {
         Error::of_head(status, code, "refused")
             .with_code(code.map(String::from))
             .with_description(description.map(String::from))
-            .at_endpoint(Some("gw.example"))
+            .at_host(Some("gw.example"))
     }
 
     // FA9
@@ -831,7 +831,7 @@ mod tests {
                 ..asked()
             };
             let error = Error::no_answer(text.into()).with_asked(asked);
-            advice(&error.at_endpoint(Some("gw.example")))
+            advice(&error.at_host(Some("gw.example")))
         };
         for text in [
             "dns error",

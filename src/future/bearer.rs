@@ -8,10 +8,10 @@ use http::{Method, Request, Response};
 use tower::Service;
 
 use super::detour::Renewing;
+use crate::cache::current::Token;
 use crate::cache::{Cache, Refusal};
 use crate::challenge::{self, Challenges, Verdict};
 use crate::replay::{self, ReplayBody};
-use crate::token::Token;
 
 /// What is known of a request that went out with a token.
 pub(crate) struct Bearer<S, B> {

@@ -10,11 +10,11 @@ use tokio::time::{Instant, Sleep};
 use tower::Service;
 
 use super::bearer::{Bearer, Spare};
+use crate::cache::current::Token;
 use crate::cache::{Cache, Wait};
 use crate::error::Error;
 use crate::replay::ReplayBody;
 use crate::runtime::timer;
-use crate::token::Token;
 
 /// What a request with a token at hand that is not refused never needs. Boxed, so that it does not pay for it in moves.
 pub(super) enum Detour<S, B, R>

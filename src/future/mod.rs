@@ -16,7 +16,7 @@ pub(crate) use self::bearer::Bearer;
 use self::detour::{Authorizing, Detour, Exit};
 use crate::cache::{Cache, Wait};
 use crate::error::{BoxError, Error};
-use crate::grant::TokenRequest;
+use crate::params::TokenParams;
 use crate::replay::{self, ReplayBody};
 
 pin_project! {
@@ -81,7 +81,7 @@ where
         ready: S,
         request: Request<B>,
         cache: &Arc<Cache>,
-        kind: TokenRequest,
+        kind: TokenParams,
         origin: u64,
         replay: R,
     ) -> Self {

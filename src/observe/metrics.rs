@@ -19,9 +19,9 @@ use super::{Event, Observer};
 ///
 /// | metric | kind | labels besides `layer` |
 /// |---|---|---|
-/// | `tower_oauth_fetches_total` | counter | `cause`, `outcome` (`ok`, `transient`, `rejected`, `invalid_response`), `endpoint` |
+/// | `tower_oauth_fetches_total` | counter | `cause`, `outcome` (`ok`, `transient`, `rejected`, `invalid_response`), `host` |
 /// | `tower_oauth_fetch_duration_seconds` | histogram | as above |
-/// | `tower_oauth_token_requests_total` | counter | `endpoint` |
+/// | `tower_oauth_token_requests_total` | counter | `host` |
 /// | `tower_oauth_waiters_released_total` | counter | |
 /// | `tower_oauth_stale_serves_total` | counter | |
 /// | `tower_oauth_suspected_total` | counter | |
@@ -29,7 +29,7 @@ use super::{Event, Observer};
 /// | `tower_oauth_fetches_lost_total` | counter | |
 /// | `tower_oauth_evicted_total` | counter | |
 ///
-/// All follow flights, not requests: the cached path counts nothing and costs nothing. `cause` is [`Cause::name`](super::Cause::name).
+/// All follow flights, not requests: the cached path counts nothing and costs nothing. `cause` is [`FetchCause::name`](super::FetchCause::name).
 #[derive(Clone, Debug)]
 pub struct Metrics {
     layer: Arc<str>,
@@ -56,16 +56,16 @@ impl Observer for Metrics {
                 cause,
                 attempts,
                 latency,
-                endpoint,
+                host,
                 error,
             } => {
-                let endpoint = Label::new("endpoint", endpoint.unwrap_or_default().to_owned());
-                let requests = vec![self.layer(), endpoint.clone()];
+                let host = Label::new("host", host.unwrap_or_default().to_owned());
+                let requests = vec![self.layer(), host.clone()];
                 counter!("tower_oauth_token_requests_total", requests)
                     .increment(u64::from(*attempts));
                 let labels = vec![
                     self.layer(),
-                    endpoint,
+                    host,
                     Label::new("cause", cause.name()),
                     Label::new("outcome", error.map_or("ok", |error| error.class().name())),
                 ];

@@ -3,7 +3,7 @@
 //! # `tracing`
 //!
 //! The target is `tower_oauth`. One flight is one span, `token_flight`, without a parent, since it outlives the request that started it.
-//! The names of the fields are stable: `flight`, `cause` ([`Cause::name`]), `attempts`, `latency_ms`, `endpoint`, `class` (`transient`, `rejected`,
+//! The names of the fields are stable: `flight`, `cause` ([`FetchCause::name`]), `attempts`, `latency_ms`, `host`, `class` (`transient`, `rejected`,
 //! `invalid_response`), `code`, `status`, `source` (the error's sources, joined), `waiters`, `remaining_ms`, `generation`, `asked`, `granted`, and for an attempt that is followed by
 //! another `attempt` and `pause_ms`.
 //!
@@ -24,8 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::error::Error;
-use crate::grant::TokenRequest;
 use crate::guard::guarded;
+use crate::params::TokenParams;
+use crate::source::FetchCause;
 use crate::token::TokenResponse;
 
 #[cfg(feature = "metrics")]
@@ -68,36 +69,6 @@ where
     }
 }
 
-/// Why a flight was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cause {
-    /// There was no live token.
-    NoToken,
-    /// The token was stale: renewal ahead of time, for which nobody waits.
-    Ahead,
-    /// The token was in its last stretch.
-    LastStretch,
-    /// An API had refused the token.
-    Refused,
-    /// A look whether the credentials have changed during a backoff; a token request follows only if they have.
-    Credentials,
-}
-
-impl Cause {
-    /// The name in events and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::NoToken => "no_token",
-            Self::Ahead => "ahead",
-            Self::LastStretch => "last_stretch",
-            Self::Refused => "refused",
-            Self::Credentials => "credentials",
-        }
-    }
-}
-
 /// What happened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -106,19 +77,19 @@ pub enum Event<'a> {
     #[non_exhaustive]
     FetchStarted {
         /// Why.
-        cause: Cause,
+        cause: FetchCause,
     },
     /// A flight ended with a token or with an error.
     #[non_exhaustive]
     FetchFinished {
         /// Why it was started.
-        cause: Cause,
+        cause: FetchCause,
         /// Token requests it made.
         attempts: u32,
         /// From its start to its end.
         latency: Duration,
         /// The token endpoint's host, where the source names one.
-        endpoint: Option<&'a str>,
+        host: Option<&'a str>,
         /// Why it failed; `None` when it brought a token.
         error: Option<&'a Error>,
     },
@@ -128,10 +99,10 @@ pub enum Event<'a> {
     #[non_exhaustive]
     FetchLost {
         /// Why it was started.
-        cause: Cause,
+        cause: FetchCause,
     },
     /// A live token was forgotten to make room for another kind: more kinds are in use than
-    /// [`RefreshPolicy::max_entries`](crate::RefreshPolicy::max_entries) lets the cache keep, and
+    /// [`CachePolicy::max_entries`](crate::CachePolicy::max_entries) lets the cache keep, and
     /// the one forgotten is fetched again when it is next needed.
     #[non_exhaustive]
     Evicted {
@@ -174,7 +145,7 @@ pub enum Event<'a> {
     #[non_exhaustive]
     LenientParse {
         /// The token endpoint's host, where the source names one.
-        endpoint: Option<&'a str>,
+        host: Option<&'a str>,
     },
 }
 
@@ -194,10 +165,10 @@ struct Reported {
 
 /// What is known of a flight when it has ended.
 pub(crate) struct Landing<'a> {
-    pub(crate) cause: Cause,
+    pub(crate) cause: FetchCause,
     pub(crate) attempts: u32,
     pub(crate) latency: Duration,
-    pub(crate) endpoint: Option<&'a str>,
+    pub(crate) host: Option<&'a str>,
 }
 
 impl Watch {
@@ -226,21 +197,19 @@ impl Watch {
     pub(crate) fn succeeded(
         &self,
         landing: &Landing<'_>,
-        request: &TokenRequest,
+        request: &TokenParams,
         response: &TokenResponse,
     ) {
         self.tell(&landing.finished(None));
         if response.lenient {
-            self.tell(&Event::LenientParse {
-                endpoint: landing.endpoint,
-            });
+            self.tell(&Event::LenientParse { host: landing.host });
         }
         if let Some(granted) = &response.scope {
             let narrower = request
-                .scope_tokens()
+                .scopes()
                 .any(|asked| granted.split(' ').all(|scope| scope != asked));
             if narrower {
-                let asked = request.scope_tokens().collect::<Vec<_>>().join(" ");
+                let asked = request.scopes().collect::<Vec<_>>().join(" ");
                 let granted = granted.get(..MAX_SCOPE).unwrap_or(granted);
                 self.tell(&Event::ScopeNarrowed {
                     asked: &asked,
@@ -265,7 +234,7 @@ impl<'a> Landing<'a> {
             cause: self.cause,
             attempts: self.attempts,
             latency: self.latency,
-            endpoint: self.endpoint,
+            host: self.host,
             error,
         }
     }

@@ -113,28 +113,28 @@ pub(crate) fn event(event: &Event<'_>) {
             cause,
             attempts,
             latency,
-            endpoint,
+            host,
             error: None,
         } => debug!(
             target: TARGET,
             cause = cause.name(),
             attempts,
             latency_ms = millis(latency),
-            endpoint,
+            host,
             "got a token"
         ),
         Event::FetchFinished {
             cause,
             attempts,
             latency,
-            endpoint,
+            host,
             error: Some(error),
         } => warn!(
             target: TARGET,
             cause = cause.name(),
             attempts,
             latency_ms = millis(latency),
-            endpoint,
+            host,
             class = error.class().name(),
             code = error.oauth_code(),
             status = error.status().map(|status| status.as_u16()),
@@ -168,10 +168,10 @@ pub(crate) fn event(event: &Event<'_>) {
         Event::Evicted { max_entries } => debug!(
             target: TARGET,
             max_entries,
-            "forgot a live token to make room for another kind; raise RefreshPolicy::max_entries"
+            "forgot a live token to make room for another kind; raise CachePolicy::max_entries"
         ),
-        Event::LenientParse { endpoint } => {
-            debug!(target: TARGET, endpoint, "the token response was not JSON of RFC 6749 5.1, but could be read");
+        Event::LenientParse { host } => {
+            debug!(target: TARGET, host, "the token response was not JSON of RFC 6749 5.1, but could be read");
         }
     }
 }

@@ -16,8 +16,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::watch;
 use tower::{BoxError, Service};
 use tower_oauth::{
-    ManualClock, OAuthLayer, OAuthLayerBuilder, RefreshPolicy, TokenCache, TokenRequest,
-    TokenSource,
+    CachePolicy, ManualClock, OAuthLayer, OAuthLayerBuilder, TokenCache, TokenParams, TokenSource,
 };
 
 pub const TOKEN_URL: &str = "http://127.0.0.1/oauth2/v1/token";
@@ -270,13 +269,13 @@ pub fn with_clock(source: impl TokenSource) -> (ManualClock, OAuthLayer) {
     (clock, layer.expect("a layer"))
 }
 
-pub fn of_audience(n: usize) -> TokenRequest {
-    TokenRequest::new().audience(n.to_string())
+pub fn of_audience(n: usize) -> TokenParams {
+    TokenParams::new().with_audience(n.to_string())
 }
 
 /// One of many kinds of token.
 pub fn kind(tokens: &TokenCache, n: usize) -> TokenCache {
-    tokens.for_request(of_audience(n))
+    tokens.with_params(of_audience(n))
 }
 
 pub fn current_thread() -> Runtime {
@@ -298,8 +297,8 @@ pub fn two_threads() -> Runtime {
 }
 
 /// One attempt per flight, so that counts of flights and of requests are the same.
-pub fn one_attempt() -> RefreshPolicy {
-    RefreshPolicy::new().attempts(1)
+pub fn one_attempt() -> CachePolicy {
+    CachePolicy::new().attempts(1)
 }
 
 /// An API that keeps the `Authorization` of each request and answers as it is told.

@@ -3,12 +3,15 @@
 use std::sync::Weak;
 
 use super::Cache;
+use crate::cache::current::Token;
 use crate::cache::flight::{Flight, Outcome};
+use crate::cache::lifetime::Schedule;
 use crate::cache::state::State;
 use crate::cache::sync::{Arc, lock};
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::observe::{Event, Landing};
-use crate::token::{Schedule, Timestamp, Token, TokenResponse};
+use crate::token::TokenResponse;
 
 impl Cache {
     /// A flight brought a token.
@@ -148,8 +151,8 @@ impl Cache {
             "two token requests in a row were not driven to their end within {limit:.1?}"
         ))
         .with_advice("look for what blocks the tokio runtime's threads or stops this process");
-        let error = match self.source.endpoint() {
-            Ok(endpoint) => error.at_endpoint(endpoint),
+        let error = match self.source.host(&flight.request) {
+            Ok(host) => error.at_host(host),
             Err(_) => error,
         };
         let failed = {

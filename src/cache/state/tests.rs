@@ -5,13 +5,14 @@ mod history;
 use std::sync::Weak;
 
 use super::*;
-use crate::token::{Schedule, TokenResponse};
+use crate::cache::lifetime::Schedule;
+use crate::token::TokenResponse;
 
 /// The machine, with a clock that a test sets, and every draw at its least.
 struct Machine {
     state: State<Plan>,
-    own: TokenRequest,
-    policy: RefreshPolicy,
+    own: TokenParams,
+    policy: CachePolicy,
     now: Timestamp,
 }
 
@@ -27,11 +28,11 @@ enum Did {
 
 impl Machine {
     fn new() -> Self {
-        Self::with(RefreshPolicy::default())
+        Self::with(CachePolicy::default())
     }
 
-    fn with(policy: RefreshPolicy) -> Self {
-        let own = TokenRequest::new();
+    fn with(policy: CachePolicy) -> Self {
+        let own = TokenParams::new();
         Self {
             state: State::new(policy.clone(), own.clone()),
             own,
@@ -57,7 +58,7 @@ impl Machine {
         self.call_for(&self.own.clone(), None)
     }
 
-    fn call_for(&mut self, request: &TokenRequest, newer_than: Option<u64>) -> Did {
+    fn call_for(&mut self, request: &TokenParams, newer_than: Option<u64>) -> Did {
         let decision =
             self.state
                 .call(request, self.now, newer_than, false, ANYTHING, |plan, _| {
@@ -82,7 +83,7 @@ impl Machine {
         self.succeed_for(&self.own.clone(), flight, life)
     }
 
-    fn succeed_for(&mut self, request: &TokenRequest, flight: u64, life: u64) -> Arc<Token> {
+    fn succeed_for(&mut self, request: &TokenParams, flight: u64, life: u64) -> Arc<Token> {
         let life = Some(Duration::from_secs(life));
         let schedule = Schedule::new(&self.policy, self.now, self.now, life, None, 0.0);
         self.state
@@ -95,7 +96,7 @@ impl Machine {
         self.fail_for(&self.own.clone(), flight, error);
     }
 
-    fn fail_for(&mut self, request: &TokenRequest, flight: u64, error: &Error) {
+    fn fail_for(&mut self, request: &TokenParams, flight: u64, error: &Error) {
         self.state.failed(request, flight, self.now, error, 0.0);
     }
 
@@ -105,7 +106,7 @@ impl Machine {
     }
 }
 
-fn token(request: &TokenRequest, generation: u64, flight: u64, schedule: Schedule) -> Token {
+fn token(request: &TokenParams, generation: u64, flight: u64, schedule: Schedule) -> Token {
     let value = TokenResponse::new("t").expect("a token").value;
     let refusals = Arc::from([]);
     Token::new(
@@ -119,8 +120,8 @@ fn token(request: &TokenRequest, generation: u64, flight: u64, schedule: Schedul
     )
 }
 
-fn kind(name: impl ToString) -> TokenRequest {
-    TokenRequest::new().audience(name.to_string())
+fn kind(name: impl ToString) -> TokenParams {
+    TokenParams::new().with_audience(name.to_string())
 }
 
 fn secs(seconds: u64) -> Duration {
@@ -141,29 +142,29 @@ const OTHER_API: u64 = 2;
 // K14
 #[test]
 fn what_changes_the_token_has_an_entry_of_its_own_and_the_order_of_scopes_does_not() {
-    let new = TokenRequest::new;
+    let new = TokenParams::new;
     let kinds = [
-        new().scope("a b").unwrap(),
-        new().scope("a").unwrap(),
-        new().resource("https://a.example").unwrap(),
-        new().audience("a"),
-        new().audience("b"),
-        new().parameter("a", "b").unwrap(),
-        new().parameter("a", "c").unwrap(),
+        new().with_scope("a b").unwrap(),
+        new().with_scope("a").unwrap(),
+        new().with_resource("https://a.example").unwrap(),
+        new().with_audience("a"),
+        new().with_audience("b"),
+        new().with_parameter("a", "b").unwrap(),
+        new().with_parameter("a", "c").unwrap(),
     ];
     let mut machine = Machine::new();
     for (flight, kind) in (1..).zip(&kinds) {
         assert_eq!(machine.call_for(kind, None), Did::Wait(flight, true, None));
     }
     assert_eq!(machine.state.len(), 1 + kinds.len());
-    let same = new().scope("b a").unwrap();
+    let same = new().with_scope("b a").unwrap();
     assert_eq!(machine.call_for(&same, None), Did::Wait(1, false, None));
 }
 
 // K15
 #[test]
 fn a_thousand_kinds_stay_within_a_bound_of_a_hundred_and_none_in_flight_is_evicted() {
-    let mut machine = Machine::with(RefreshPolicy::default().max_entries(100));
+    let mut machine = Machine::with(CachePolicy::default().max_entries(100));
     let flying: Vec<_> = (0..50).map(|n| kind(format!("flying {n}"))).collect();
     for kind in &flying {
         machine.call_for(kind, None);
@@ -184,7 +185,7 @@ fn a_thousand_kinds_stay_within_a_bound_of_a_hundred_and_none_in_flight_is_evict
 #[test]
 fn a_newcomer_is_never_evicted_by_its_own_arrival() {
     for bound in 1..4 {
-        let mut machine = Machine::with(RefreshPolicy::default().max_entries(bound));
+        let mut machine = Machine::with(CachePolicy::default().max_entries(bound));
         let kinds: Vec<_> = (0..6).map(kind).collect();
         for (flight, kind) in (1..).zip(&kinds) {
             assert_eq!(machine.call_for(kind, None), Did::Wait(flight, true, None));
@@ -202,7 +203,7 @@ fn a_newcomer_is_never_evicted_by_its_own_arrival() {
 
 #[test]
 fn what_was_used_since_the_last_look_outlives_what_was_not() {
-    let mut machine = Machine::with(RefreshPolicy::default().max_entries(3));
+    let mut machine = Machine::with(CachePolicy::default().max_entries(3));
     let kinds: Vec<_> = (0..5).map(kind).collect();
     let add = |machine: &mut Machine, name: usize| {
         machine.call_for(&kinds[name], None);
@@ -365,27 +366,17 @@ fn a_success_for_one_kind_lets_the_others_renew_at_once() {
     machine.fail(2, &busy);
     assert_eq!(machine.at(3400).call(), Did::Serve(1, false));
     let now = machine.now;
-    assert!(
-        machine
-            .state
-            .free_token(&TokenRequest::new(), now)
-            .is_some()
-    );
+    assert!(machine.state.free_token(&TokenParams::new(), now).is_some());
 
     machine.state.end_backoff(&other);
-    assert!(
-        machine
-            .state
-            .free_token(&TokenRequest::new(), now)
-            .is_none()
-    );
+    assert!(machine.state.free_token(&TokenParams::new(), now).is_none());
     assert_eq!(machine.call(), Did::Serve(1, true));
     machine.fail(3, &busy);
     machine.call();
     machine.state.end_backoff(&other);
     assert_eq!(machine.call_for(&other, None), Did::Wait(4, true, None));
     // A call between the end of the backoff and the success may have found it free for long.
-    let own = TokenRequest::new();
+    let own = TokenParams::new();
     let held = machine.state.token(&own).expect("a token");
     held.set_free_until(Timestamp::MAX);
     machine.succeed_for(&other, 4, 3600);
@@ -417,12 +408,7 @@ fn after_a_401_the_next_call_renews_first() {
     let (mut machine, token) = Machine::with_token();
     let now = machine.at(10).now;
     assert_eq!(machine.state.refused(&token, API, now), Refusal::Suspected);
-    assert!(
-        machine
-            .state
-            .free_token(&TokenRequest::new(), now)
-            .is_none()
-    );
+    assert!(machine.state.free_token(&TokenParams::new(), now).is_none());
     assert_eq!(machine.call(), Did::Wait(2, true, Some(1)));
     machine.succeed(2, 3600);
     assert_eq!(machine.call(), Did::Serve(2, false));
@@ -436,7 +422,7 @@ fn a_401_for_an_older_token_costs_no_renewal() {
     machine.succeed(2, 3600);
     let now = machine.now;
     assert_eq!(machine.state.refused(&old, API, now), Refusal::Known);
-    let replay = machine.call_for(&TokenRequest::new(), Some(old.generation));
+    let replay = machine.call_for(&TokenParams::new(), Some(old.generation));
     assert_eq!(replay, Did::Serve(2, false));
 }
 
@@ -595,7 +581,7 @@ fn a_budget_that_is_spent_is_told_once_until_one_has_come_back() {
 // FC14
 #[test]
 fn a_kind_that_was_set_aside_is_not_served_before_it_is_back() {
-    let mut machine = Machine::with(RefreshPolicy::default().max_entries(1));
+    let mut machine = Machine::with(CachePolicy::default().max_entries(1));
     let [refused, other, third] = ["refused", "other", "third"].map(kind);
     machine.call_for(&refused, None);
     let token = machine.succeed_for(&refused, 1, 3600);

@@ -5,33 +5,34 @@ use std::time::Duration;
 
 use super::State;
 use crate::cache::backoff::Failing;
+use crate::cache::current::Token;
+use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::grant::TokenRequest;
-use crate::token::{Timestamp, Token};
+use crate::params::TokenParams;
 
 impl<F: Clone> State<F> {
     /// The token held, live or not.
-    pub(crate) fn token(&self, request: &TokenRequest) -> Option<&Arc<Token>> {
+    pub(crate) fn token(&self, request: &TokenParams) -> Option<&Arc<Token>> {
         self.entries.get(request)?.token.as_ref()
     }
 
     /// How long the token held is still good for; `None` when there is no live one.
-    pub(crate) fn remaining(&self, request: &TokenRequest, now: Timestamp) -> Option<Duration> {
+    pub(crate) fn remaining(&self, request: &TokenParams, now: Timestamp) -> Option<Duration> {
         let token = self.entries.get(request)?.live(now)?;
         Some(token.schedule.end.since(now))
     }
 
-    pub(crate) fn is_suspect(&self, request: &TokenRequest) -> bool {
+    pub(crate) fn is_suspect(&self, request: &TokenParams) -> bool {
         self.entries.get(request).is_some_and(|entry| entry.suspect)
     }
 
     /// The flight under way for this kind.
-    pub(crate) fn flight(&self, request: &TokenRequest) -> Option<&F> {
+    pub(crate) fn flight(&self, request: &TokenParams) -> Option<&F> {
         let ticket = self.entries.get(request)?.flight.as_ref()?;
         Some(&ticket.handle)
     }
 
-    pub(crate) fn is_fetching(&self, request: &TokenRequest) -> bool {
+    pub(crate) fn is_fetching(&self, request: &TokenParams) -> bool {
         self.entries
             .get(request)
             .is_some_and(|entry| entry.flight.is_some())
@@ -40,7 +41,7 @@ impl<F: Clone> State<F> {
     /// The failure in force, with the time until the next attempt.
     pub(crate) fn backoff(
         &self,
-        request: &TokenRequest,
+        request: &TokenParams,
         now: Timestamp,
     ) -> Option<(Error, Duration)> {
         let failing = self.failing(request, now)?;
@@ -48,7 +49,7 @@ impl<F: Clone> State<F> {
     }
 
     /// Why the last flight failed, until one succeeds.
-    pub(crate) fn last_error(&self, request: &TokenRequest) -> Option<&Error> {
+    pub(crate) fn last_error(&self, request: &TokenParams) -> Option<&Error> {
         let entry = self
             .entries
             .get(request)
@@ -61,7 +62,7 @@ impl<F: Clone> State<F> {
     }
 
     /// A flight that has queued for its turn asks whether it may still go: what failed meanwhile for the endpoint fails it too.
-    pub(crate) fn may_depart(&self, request: &TokenRequest, now: Timestamp) -> Result<(), Error> {
+    pub(crate) fn may_depart(&self, request: &TokenParams, now: Timestamp) -> Result<(), Error> {
         match self.failing(request, now) {
             Some(failing) => Err(failing.error.during_backoff(failing.until.since(now))),
             None => Ok(()),
@@ -71,7 +72,7 @@ impl<F: Clone> State<F> {
     /// The failure in force for a key, its own or the client's, whichever lasts longer.
     ///
     /// A suspect token is served, but is nothing to rest on: the API may refuse it for good.
-    pub(super) fn failing(&self, request: &TokenRequest, now: Timestamp) -> Option<Failing> {
+    pub(super) fn failing(&self, request: &TokenParams, now: Timestamp) -> Option<Failing> {
         let entry = self.entries.get(request);
         let live = entry.is_some_and(|entry| !entry.suspect && entry.live(now).is_some());
         let own = entry.and_then(|entry| entry.backoff.as_ref());

@@ -12,7 +12,9 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::service_fn;
-use tower_oauth::{ClientAuth, ClientCredentials, Error, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth::{
+    ClientAuth, ClientCredentials, Error, TokenParams, TokenRequest, TokenResponse, TokenSource,
+};
 use tower_oauth_fuzz::text;
 
 const FRAGMENTS: [&str; 128] = {
@@ -212,8 +214,8 @@ fn ask(answer: Response<Full<Bytes>>) -> Result<TokenResponse, Error> {
             .token_client(client)
             .build()
             .expect("a source");
-    let request = TokenRequest::new();
-    let answer = source.token(&request).now_or_never();
+    let params = TokenParams::new();
+    let answer = source.token(TokenRequest::new(&params)).now_or_never();
     answer.expect("the client answers at once")
 }
 

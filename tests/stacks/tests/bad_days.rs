@@ -26,8 +26,8 @@ use server::{Act, Server, Tls, answer, closed_port, html, json, nameless_client,
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    BoxError, BuildError, ClientAuth, ClientCredentialsBuilder, Error, ManualClock, OAuthLayer,
-    OAuthLayerBuilder, RefreshPolicy, Secret, TokenFuture, TokenRequest, TokenSource,
+    BoxError, BuildError, CachePolicy, ClientAuth, ClientCredentialsBuilder, Error, ManualClock,
+    OAuthLayer, OAuthLayerBuilder, Secret, TokenFuture, TokenRequest, TokenSource,
 };
 use tower_oauth_stacks::{client, get};
 use tracing::{Level, subscriber::set_default};
@@ -114,7 +114,7 @@ fn reaching_it(servers: &Runtime) -> [Day; 8] {
     let short = Server::plain(servers, short);
     let plain = Server::plain(servers, html("400 Bad Request"));
     let tls = Server::start(servers, Tls::For("127.0.0.1"), vec![token(1799)]);
-    let quick = RefreshPolicy::new()
+    let quick = CachePolicy::new()
         .attempts(2)
         .attempt_timeout(Duration::from_millis(200));
     let named = "https://login.bank.exmaple/oauth2/v1/token";
@@ -140,7 +140,7 @@ fn reaching_it(servers: &Runtime) -> [Day; 8] {
                 "The connection stands and nothing comes back. (The limits were shortened here; \
                  the default is 10 s for an attempt.)",
                 ask(
-                    login(hang.url("http")).refresh_policy(quick),
+                    login(hang.url("http")).cache_policy(quick),
                     &[hang.address.port()],
                 ),
             ),
@@ -389,7 +389,7 @@ fn the_provider(servers: &Runtime) -> [Day; 8] {
     let later = play(&[down.address.port()], |runtime| {
         let layer = login(down.url("http")).build().unwrap();
         runtime.block_on(async {
-            let tokens = layer.tokens();
+            let tokens = layer.token_cache();
             drop(tokens.token().await);
             Outcome::of(tokens.token().await)
         })
@@ -526,7 +526,7 @@ fn this_program(servers: &Runtime) -> [Day; 8] {
     let builder = |layer| ask(layer, &port);
     let no_runtime = play(&port, |_| {
         let layer = login(good.url("http")).build().unwrap();
-        match layer.tokens().token().now_or_never() {
+        match layer.token_cache().token().now_or_never() {
             Some(end) => Outcome::of(end),
             None => panic!("waits for a runtime that is not there"),
         }
@@ -534,7 +534,7 @@ fn this_program(servers: &Runtime) -> [Day; 8] {
     let own = |error: fn() -> Error| {
         play(&[], move |runtime| {
             let layer = OAuthLayer::new(Own(error));
-            runtime.block_on(async { Outcome::of(layer.tokens().token().await) })
+            runtime.block_on(async { Outcome::of(layer.token_cache().token().await) })
         })
     };
     of_group(
@@ -624,8 +624,8 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
     let renewal = play(&[failing.address.port()], |runtime| {
         let clock = ManualClock::new();
         let layer = login(failing.url("http")).clock(clock.clone());
-        let layer = layer.refresh_policy(RefreshPolicy::new().attempts(1));
-        let tokens = layer.build().unwrap().tokens();
+        let layer = layer.cache_policy(CachePolicy::new().attempts(1));
+        let tokens = layer.build().unwrap().token_cache();
         runtime.block_on(async {
             tokens.token().await.unwrap();
             clock.advance(Duration::from_secs(1600));
@@ -643,11 +643,11 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
     let frozen = play(&[frozen.address.port()], |runtime| {
         let clock = ManualClock::new();
         let limit = Duration::from_millis(300);
-        let policy = RefreshPolicy::new()
+        let policy = CachePolicy::new()
             .flight_timeout(limit)
             .attempt_timeout(limit);
         let layer = login(frozen.url("http")).clock(clock.clone());
-        let tokens = layer.refresh_policy(policy).build().unwrap().tokens();
+        let tokens = layer.cache_policy(policy).build().unwrap().token_cache();
         runtime.block_on(tokens.token()).unwrap();
         clock.advance(Duration::from_millis(8500));
         // Served, and it leaves a renewal behind, whose request is sent and which nobody drives
@@ -694,7 +694,7 @@ fn login(url: impl Into<String>) -> Login {
 fn ask(layer: Login, ports: &[u16]) -> Seen {
     play(ports, |runtime| match layer.build() {
         Err(error) => Outcome::not_built(&error),
-        Ok(layer) => runtime.block_on(async { Outcome::of(layer.tokens().token().await) }),
+        Ok(layer) => runtime.block_on(async { Outcome::of(layer.token_cache().token().await) }),
     })
 }
 
@@ -815,7 +815,7 @@ impl MakeWriter<'_> for Log {
 struct Own(fn() -> Error);
 
 impl TokenSource for Own {
-    fn token<'a>(&'a self, _: &'a TokenRequest) -> TokenFuture<'a> {
+    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(async { Err((self.0)()) })
     }
 }

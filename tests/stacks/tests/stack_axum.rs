@@ -41,7 +41,7 @@ fn app(oauth: &OAuthLayer, upstream: Uri) -> Router {
         .with_state(App {
             upstream,
             api: oauth.layer(client),
-            tokens: oauth.tokens(),
+            tokens: oauth.token_cache(),
         })
 }
 
@@ -120,7 +120,7 @@ async fn an_outage_of_the_token_endpoint_is_a_503_with_retry_after_until_it_is_o
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!((gateway.token_requests(), gateway.api_requests()), (1, 0));
 
-    service.oauth.tokens().warm_up().await.unwrap();
+    service.oauth.token_cache().warm_up().await.unwrap();
     for path in ["/hello", "/ready"] {
         let answer = client.request(fetch(service.url(path))).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
@@ -200,7 +200,7 @@ impl Running {
     }
 
     async fn until_it_fetches(&self) {
-        while !self.oauth.tokens().status().fetching {
+        while !self.oauth.token_cache().status().fetching {
             tokio::task::yield_now().await;
         }
     }

@@ -91,7 +91,7 @@ async fn told(url: &str, client: Https) -> Error {
         .token_client(client)
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     error
 }
@@ -159,7 +159,7 @@ async fn the_wrong_scheme_for_a_port_is_told_in_both_directions() {
         .token_client(client())
         .build()
         .unwrap();
-    let error = layer.tokens().token().await.unwrap_err();
+    let error = layer.token_cache().token().await.unwrap_err();
     let parts = ["cannot use the scheme", "a client with a TLS connector"];
     assert_says(&error, 3, &parts);
 }
@@ -217,7 +217,13 @@ async fn reqwest_and_the_default_client_are_read_as_hyper_is() {
     });
     let layer = || OAuthLayer::client_credentials(&url, "id", "secret");
     for layer in [layer().token_client(reqwest), layer()] {
-        let error = layer.build().unwrap().tokens().token().await.unwrap_err();
+        let error = layer
+            .build()
+            .unwrap()
+            .token_cache()
+            .token()
+            .await
+            .unwrap_err();
         assert_says(&error, 3, &["refused the connection"]);
         assert!(!error.to_string().contains("canary"), "{error}");
     }

@@ -23,7 +23,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{BoxError, OAuth, OAuthLayer, RefreshPolicy};
+use tower_oauth::{BoxError, CachePolicy, OAuth, OAuthLayer};
 use tower_oauth_stacks::{client, get};
 
 type Https = Client<HttpsConnector<HttpConnector>, Full<bytes::Bytes>>;
@@ -64,7 +64,7 @@ fn in_house(gateway: &TlsFront, ca: &CertificateDer<'static>, http2: bool) -> OA
     )
     .allow_origin(gateway.url(""))
     .token_client(token_client)
-    .refresh_policy(RefreshPolicy::new().attempts(1))
+    .cache_policy(CachePolicy::new().attempts(1))
     .build()
     .unwrap()
     .layer(https(connector(ca, http2)))
@@ -144,7 +144,7 @@ async fn the_same_client_works_again_when_the_token_endpoint_does() {
     assert_eq!(gateway.token_requests(), 1);
 
     // Ends the backoff; without it the third call after the five seconds would.
-    oauth.tokens().warm_up().await.unwrap();
+    oauth.token_cache().warm_up().await.unwrap();
     let call = client.ready().await.unwrap();
     let call = call.call(get(gateway.api_url("/accounts")));
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);

@@ -88,7 +88,7 @@ async fn a_failed_token_request_is_our_error_and_a_failed_api_request_is_reqwest
     }
     assert_eq!((gateway.token_requests(), gateway.api_requests()), (1, 0));
 
-    oauth.tokens().warm_up().await.unwrap();
+    oauth.token_cache().warm_up().await.unwrap();
     let gone = Gateway::start(Config::default()).await.unwrap();
     let nobody = gone.api_url("/accounts");
     gone.stop().await;

@@ -150,7 +150,7 @@ async fn a_transient_failure_is_unavailable_and_says_how_long() {
     assert_eq!(gateway.token_requests(), 1);
     assert_eq!(stack.calls(), 0);
 
-    stack.oauth.tokens().warm_up().await.unwrap();
+    stack.oauth.token_cache().warm_up().await.unwrap();
     client.echo(Note::from("a")).await.unwrap();
     assert_eq!(gateway.token_requests(), 2);
 }

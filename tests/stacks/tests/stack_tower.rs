@@ -22,7 +22,7 @@ use tower::load_shed::error::Overloaded;
 use tower::retry::{Policy, Retry};
 use tower::timeout::{TimeoutLayer, error::Elapsed};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_oauth::{BoxError, Error, OAuthLayer, RefreshPolicy};
+use tower_oauth::{BoxError, CachePolicy, Error, OAuthLayer};
 use tower_oauth_stacks::{Outgoing, client, client_behind, get, serve};
 
 /// Up to four retries: of a refused token and of a server error at once, of a missing token when it may be had again.
@@ -78,7 +78,7 @@ async fn a_retry_outside_that_heeds_retry_after_outlives_an_outage() {
     let gateway = Gateway::start(Config::default()).await.unwrap();
     let moment = Duration::from_millis(10);
     let oauth = builder(&gateway)
-        .refresh_policy(RefreshPolicy::new().transient_backoff(moment, moment, moment))
+        .cache_policy(CachePolicy::new().transient_backoff(moment, moment, moment))
         .build()
         .unwrap();
     // It ends the flight, so the layer does not try again by itself, and it asks for much more
@@ -146,7 +146,7 @@ async fn a_timeout_outside_counts_the_wait_for_the_token_which_comes_all_the_sam
     }
     resume();
     gate.add_permits(1);
-    oauth.tokens().token().await.unwrap();
+    oauth.token_cache().token().await.unwrap();
     let answer = client.oneshot(get(&url)).await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(gateway.token_requests(), 1);
@@ -183,7 +183,7 @@ async fn a_buffer_outside_lives_through_an_outage_of_the_token_endpoint() {
         assert!(ours(call.await.unwrap_err()).is_transient());
     }
     assert_eq!(gateway.token_requests(), 1);
-    oauth.tokens().warm_up().await.unwrap();
+    oauth.token_cache().warm_up().await.unwrap();
     let client = client.ready().await.unwrap();
     let call = client.call(get(gateway.api_url("/accounts")));
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);
@@ -298,7 +298,7 @@ async fn a_rate_limit_inside_counts_the_replay() {
 
     gateway.revoke_all();
     let call = tokio::spawn(client.oneshot(get(&url)));
-    while oauth.tokens().status().generation != Some(2) {
+    while oauth.token_cache().status().generation != Some(2) {
         yield_now().await;
     }
     // From here on there is nothing to wait for but the limit. The replay has its token by now, and that grows old.
@@ -328,7 +328,7 @@ async fn load_shed_outside_refuses_while_requests_wait_for_a_token() {
     assert_eq!(first.await.unwrap().status(), StatusCode::OK);
 
     // A token that cannot be had is no overload.
-    oauth.tokens().invalidate();
+    oauth.token_cache().invalidate();
     gateway.fail_next(1, StatusCode::SERVICE_UNAVAILABLE, Some("5"));
     for _ in 0..2 {
         let call = client.clone().oneshot(get(&url));

@@ -66,7 +66,7 @@ async fn a_failure_to_get_a_token_takes_no_endpoint_out_of_the_balancer() {
         assert!(call.await.unwrap_err().is::<tower_oauth::Error>());
     }
     assert_eq!(balance.len(), 2);
-    oauth.tokens().warm_up().await.unwrap();
+    oauth.token_cache().warm_up().await.unwrap();
     let call = balance.ready().await.unwrap();
     let call = call.call(get(gateway.api_url("/accounts")));
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);

@@ -55,7 +55,7 @@ async fn a_redirect_layer_outside_has_each_hop_checked() {
     // Told to pass other origins, it sends that hop without the token.
     let passing = builder(&gateway)
         .allow_origin(a.origin())
-        .pass_other_origins();
+        .skip_other_origins();
     let client = passing.build().unwrap().layer(tower_oauth_stacks::client());
     let client = FollowRedirectLayer::new().layer(client);
     let answer = client.oneshot(get(&to_b)).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_redirect_layer_outside_comes_back_with_the_token() {
     let (a, b) = (Witness::start().await, Witness::start().await);
     let oauth = builder(&gateway)
         .allow_origin(a.origin())
-        .pass_other_origins();
+        .skip_other_origins();
     let oauth = oauth.build().unwrap();
     let client = FollowRedirectLayer::new().layer(oauth.layer(client()));
 
@@ -154,7 +154,7 @@ async fn a_token_client_that_has_followed_a_redirect_is_an_error() {
         assert!(error.is_invalid_response(), "{error}");
         assert!(error.to_string().contains("redirect"), "{error}");
     }
-    assert_eq!(oauth.tokens().status().token_requests, 1);
+    assert_eq!(oauth.token_cache().status().token_requests, 1);
     assert_eq!(api.seen(), []);
 }
 
@@ -190,13 +190,13 @@ async fn the_token_is_in_no_span_and_no_event() {
         .oneshot(get(gateway.api_url("/accounts")))
         .await
         .unwrap();
-    let first = oauth.tokens().token().await.unwrap();
+    let first = oauth.token_cache().token().await.unwrap();
     gateway.revoke_all();
     client
         .oneshot(get(gateway.api_url("/accounts")))
         .await
         .unwrap();
-    let second = oauth.tokens().token().await.unwrap();
+    let second = oauth.token_cache().token().await.unwrap();
     assert_eq!(gateway.token_requests(), 2);
 
     let text = log.text();
@@ -273,7 +273,7 @@ async fn answers_are_decompressed_on_either_side_and_for_the_token_client() {
         assert!(body.starts_with(br#"{"access_token":"zipped""#));
     }
     assert_eq!(header_of(&oauth).await, "Bearer zipped");
-    assert_eq!(oauth.tokens().status().token_requests, 1);
+    assert_eq!(oauth.token_cache().status().token_requests, 1);
 
     let plain = get(&origin);
     let answer = oauth.layer(client()).oneshot(plain).await.unwrap();
@@ -351,7 +351,7 @@ fn there_and_back(a: &Witness, b: &Witness) -> String {
 }
 
 async fn header_of(oauth: &OAuthLayer) -> HeaderValue {
-    oauth.tokens().token().await.unwrap().header_value()
+    oauth.token_cache().token().await.unwrap().header_value()
 }
 
 /// What a subscriber has written.

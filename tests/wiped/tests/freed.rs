@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_oauth::{ClientAuth, OAuthLayer, RefreshPolicy, Secret, TokenRequest};
+use tower_oauth::{CachePolicy, ClientAuth, OAuthLayer, Secret, TokenParams};
 use tower_oauth_wiped::{CANARIES, Watching, freed_with_canaries};
 
 #[global_allocator]
@@ -40,15 +40,20 @@ fn run(auth: ClientAuth, status: u16, answer: &'static str) {
     let layer = OAuthLayer::client_credentials_with("https://gw.example/token", auth)
         .parameter("password", VALUE)
         .token_client(endpoint)
-        .refresh_policy(RefreshPolicy::new().attempts(1))
+        .cache_policy(CachePolicy::new().attempts(1))
         .build()
         .expect("it is valid");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.expect("a runtime").block_on(async {
-        let other = TokenRequest::new().parameter("pin", VALUE).expect("a name");
-        for tokens in [layer.tokens(), layer.tokens().for_request(other.clone())] {
+        let other = TokenParams::new()
+            .with_parameter("pin", VALUE)
+            .expect("a name");
+        for tokens in [
+            layer.token_cache(),
+            layer.token_cache().with_params(other.clone()),
+        ] {
             let token = tokens.token().await;
             assert_eq!(token.is_ok(), answer == TOKEN);
             tokens.invalidate();

@@ -37,7 +37,7 @@ fn app(oauth: &OAuthLayer, url: String) -> Router {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let oauth = oauth.clone().replay_with(EmptyBody);
     let state = App {
-        tokens: oauth.tokens(),
+        tokens: oauth.token_cache(),
         upstream: oauth.layer(client),
         url,
     };
@@ -123,7 +123,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!((status, requests), (StatusCode::OK, 2));
 
     gateway.revoke_all();
-    oauth.tokens().invalidate();
+    oauth.token_cache().invalidate();
     gateway.fail_next(1, StatusCode::SERVICE_UNAVAILABLE, Some("2"));
     let answer = call(2).await?;
     let (status, wait) = (answer.status(), answer.headers().get(header::RETRY_AFTER));
@@ -132,10 +132,10 @@ async fn main() -> Result<(), BoxError> {
     assert!(wait.is_some());
 
     // Ends the backoff, so that the next call starts a flight; it is under way when the service is asked to stop.
-    oauth.tokens().invalidate();
+    oauth.token_cache().invalidate();
     let last = call(3);
     let stop = async {
-        while !oauth.tokens().status().fetching {
+        while !oauth.token_cache().status().fetching {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         drop(stop);

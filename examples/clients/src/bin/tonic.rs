@@ -85,7 +85,7 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!((next?.cents, requests), (1_234, 2));
 
     gateway.stop().await;
-    oauth.tokens().invalidate();
+    oauth.token_cache().invalidate();
     let status = client
         .balance(account())
         .await

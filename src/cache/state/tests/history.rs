@@ -17,7 +17,7 @@ use crate::cache::entry::Entry;
 #[derive(Clone, Copy, Debug)]
 struct Launched {
     id: u64,
-    cause: Cause,
+    cause: FetchCause,
     key: usize,
     started: Timestamp,
 }
@@ -240,9 +240,9 @@ struct World<'a> {
     state: State<Launched>,
     can_change: bool,
     max_entries: usize,
-    policy: RefreshPolicy,
+    policy: CachePolicy,
     now: Timestamp,
-    requests: Vec<TokenRequest>,
+    requests: Vec<TokenParams>,
     kinds: Vec<Kind>,
     endpoint: Option<Outage>,
     probed: Option<Timestamp>,
@@ -257,9 +257,9 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(max_entries: usize, can_change: bool, start: u64, seen: &'a Seen) -> Self {
-        let policy = RefreshPolicy::default().max_entries(max_entries);
+        let policy = CachePolicy::default().max_entries(max_entries);
         let requests: Vec<_> = (0..KEYS)
-            .map(|key| TokenRequest::new().audience(format!("{key}")))
+            .map(|key| TokenParams::new().with_audience(format!("{key}")))
             .collect();
         Self {
             state: State::new(policy.clone(), requests[0].clone()),
@@ -397,11 +397,11 @@ impl<'a> World<'a> {
             .as_ref()
             .is_some_and(|token| now < token.schedule.stale && !kind.suspect);
         let cause = match &usable {
-            None if refused.is_some() => Cause::Refused,
-            None => Cause::NoToken,
-            Some(_) if kind.suspect => Cause::Refused,
-            Some(token) if now < token.schedule.last_stretch => Cause::Ahead,
-            Some(_) => Cause::LastStretch,
+            None if refused.is_some() => FetchCause::Refused,
+            None => FetchCause::NoToken,
+            Some(_) if kind.suspect => FetchCause::Refused,
+            Some(token) if now < token.schedule.last_stretch => FetchCause::Ahead,
+            Some(_) => FetchCause::LastStretch,
         };
 
         let mut plan = None;
@@ -423,7 +423,7 @@ impl<'a> World<'a> {
             Some(plan) => {
                 assert!(joins.is_none(), "two flights of one key");
                 assert!(!fresh, "a fresh token was renewed");
-                if plan.cause == Cause::Credentials {
+                if plan.cause == FetchCause::Credentials {
                     assert!(self.can_change && failing.1 > now, "nothing to probe for");
                     assert!(
                         self.rest(key) <= now,
@@ -467,7 +467,7 @@ impl<'a> World<'a> {
             (Some(usable), Decision::Serve { token, launch }) => {
                 assert!(Arc::ptr_eq(&usable, &token));
                 assert_eq!(launch.map(|flight| flight.id), plan.map(|plan| plan.id));
-                let at_once = fresh || cause == Cause::Ahead || flying.is_none();
+                let at_once = fresh || cause == FetchCause::Ahead || flying.is_none();
                 assert!(at_once, "served before a renewal that was worth a moment");
                 self.seen.see(match plan {
                     Some(_) => "served with a renewal launched",
@@ -483,7 +483,7 @@ impl<'a> World<'a> {
                     fallback: Some(fallback),
                 },
             ) => {
-                assert!(matches!(cause, Cause::Refused | Cause::LastStretch) && !fresh);
+                assert!(matches!(cause, FetchCause::Refused | FetchCause::LastStretch) && !fresh);
                 assert!(Arc::ptr_eq(&usable, &fallback.token));
                 let quarter = usable.schedule.end.since(now) / 4;
                 assert_eq!(fallback.wait, quarter.min(Duration::from_secs(1)));
@@ -680,7 +680,7 @@ impl<'a> World<'a> {
     /// Takes a flight out of the air. One that looked at the credentials has found them changed.
     fn take(&mut self, place: usize) -> Launched {
         let flight = self.flights.swap_remove(place);
-        if flight.cause == Cause::Credentials {
+        if flight.cause == FetchCause::Credentials {
             self.state.end_every_backoff();
             (0..KEYS).for_each(|key| self.end_backoff(key));
         }

@@ -130,14 +130,14 @@ async fn run() -> Result<(), BoxError> {
     let listener = listen(configured).await?;
     println!("http://{} passes to {api}", listener.local_addr()?);
 
-    let tokens = oauth.tokens();
+    let tokens = oauth.token_cache();
     tokio::spawn(async move {
         if let Err(error) = tokens.warm_up().await {
             eprintln!("{error}");
         }
     });
     let sidecar = Sidecar {
-        tokens: oauth.tokens(),
+        tokens: oauth.token_cache(),
         client: oauth.replay_with(EmptyBody).layer(client()?),
         api: Arc::new(api),
     };

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 use zeroize::Zeroizing;
 
+use super::attempt;
 use super::fields::Fields;
-use super::{TokenRequest, attempt};
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
 use crate::origin::{self, Parts, misspelt};
+use crate::params::TokenParams;
 use crate::runtime::timer;
 
 /// The largest answer that is read. Real ones are a few kilobytes.
@@ -98,7 +99,7 @@ impl Endpoint {
     }
 
     /// What was asked, for the advice of an error.
-    pub(super) fn asked(&self, request: &TokenRequest, client: &'static str, page: bool) -> Asked {
+    pub(super) fn asked(&self, request: &TokenParams, client: &'static str, page: bool) -> Asked {
         let authority = self
             .uri
             .authority()
@@ -111,7 +112,7 @@ impl Endpoint {
             authority: authority.to_owned(),
             path: self.uri.path().to_owned(),
             own_client: self.own_client,
-            scope: request.scope_tokens().collect::<Vec<_>>().join(" "),
+            scope: request.scopes().collect::<Vec<_>>().join(" "),
             client,
             page,
         }
@@ -142,7 +143,11 @@ impl Answer {
 
 #[cfg(feature = "client")]
 fn default_client(https: bool) -> Result<Arc<dyn TokenClient>, BuildError> {
-    super::default_client::new(https)
+    Ok(if https {
+        Arc::new(ErasedClient::new(crate::client::https()?))
+    } else {
+        Arc::new(ErasedClient::new(crate::client::http()))
+    })
 }
 
 #[cfg(not(feature = "client"))]

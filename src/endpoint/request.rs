@@ -7,13 +7,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use zeroize::Zeroizing;
 
-use super::{TokenRequest, form_size};
 use crate::client_auth::Credentials;
+use crate::params::{TokenParams, form_size};
 
 /// Nothing is copied from the API request: not a header, not an extension.
 pub(super) fn build(
     endpoint: &Uri,
-    request: &TokenRequest,
+    request: &TokenParams,
     credentials: &Credentials<'_>,
     user_agent: &HeaderValue,
 ) -> Request<Full<Bytes>> {

@@ -11,17 +11,17 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use zeroize::Zeroizing;
 
-use super::TokenRequest;
-use super::endpoint::{Answer, End};
+use super::client::{Answer, End};
 use super::fields::{Fields, Unreadable, is_code};
 use crate::challenge::{Challenge, Challenges};
 use crate::error::{Error, REGISTERED, Success, printable, without_secrets};
+use crate::params::TokenParams;
 use crate::token::TokenResponse;
 
 /// Reads answers to one token request.
 pub(super) struct Reader<'a> {
     pub(super) accepted_types: &'a [String],
-    pub(super) asked: &'a TokenRequest,
+    pub(super) asked: &'a TokenParams,
     /// Takes our own secrets, and one more, out of what the server says. Only what is shown goes
     /// through it: what the server said decides.
     pub(super) mask: &'a dyn Fn(&str, Option<&str>) -> String,
@@ -213,7 +213,7 @@ impl Reader<'_> {
     fn scope(&self, fields: &Fields) -> Option<String> {
         let granted = fields.scope()?;
         let is_granted = |asked: &&str| granted.iter().any(|word| word.as_str() == *asked);
-        let mut shown: Vec<_> = self.asked.scope_tokens().filter(is_granted).collect();
+        let mut shown: Vec<_> = self.asked.scopes().filter(is_granted).collect();
         let others = granted.iter().map(|word| word.as_str());
         let others = others.filter(|word| !word.is_empty() && !shown.contains(word));
         let others = Zeroizing::new(others.collect::<Vec<_>>().join(" "));

@@ -12,12 +12,13 @@ use http_body::Body;
 use http_body_util::Full;
 use tower::Service;
 
-use super::endpoint::{Endpoint, ErasedClient, TokenClient};
-use super::response::Reader;
-use super::source::{TokenFuture, TokenSource};
-use super::{TokenRequest, attempt, request};
+use super::answer::Reader;
+use super::client::{Endpoint, ErasedClient, TokenClient};
+use super::{attempt, request};
 use crate::client_auth::ClientAuth;
 use crate::error::{BoxError, BuildError, Error};
+use crate::params::TokenParams;
+use crate::source::{TokenFuture, TokenRequest, TokenSource};
 use crate::token::TokenResponse;
 
 /// Gets tokens from a token endpoint with the client's own credentials.
@@ -45,7 +46,7 @@ impl ClientCredentials {
         }
     }
 
-    async fn attempt(&self, token_request: &TokenRequest) -> Result<TokenResponse, Error> {
+    async fn attempt(&self, token_request: &TokenParams) -> Result<TokenResponse, Error> {
         attempt::reads_the_secret();
         let credentials = self
             .auth
@@ -123,29 +124,28 @@ impl LastSecret {
 }
 
 impl TokenSource for ClientCredentials {
-    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
-        Box::pin(async {
-            let token = self.attempt(request).await;
-            token.map_err(|error| error.at_endpoint(self.endpoint()))
+    fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
+        Box::pin(async move {
+            let token = self.attempt(request.params()).await;
+            token.map_err(|error| error.at_host(Some(self.endpoint.host())))
         })
     }
 
-    fn endpoint(&self) -> Option<&str> {
+    fn host(&self, _: &TokenParams) -> Option<&str> {
         Some(self.endpoint.host())
     }
 
-    fn credentials_can_change(&self) -> bool {
-        self.auth.can_change()
-    }
-
-    fn credentials_changed(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
-        Box::pin(async {
+    fn credentials_changed(&self) -> Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> {
+        if !self.auth.can_change() {
+            return None;
+        }
+        Some(Box::pin(async {
             let Ok(now) = self.auth.credentials().await else {
                 return false;
             };
             let now = self.hasher.hash_one(now.expose_secret());
             self.last_secret().has_changed(now)
-        })
+        }))
     }
 }
 

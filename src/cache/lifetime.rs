@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Timestamp;
-use crate::cache::RefreshPolicy;
+use super::policy::CachePolicy;
+use crate::clock::Timestamp;
 
 /// The turning points in the life of one token, fixed when it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum Freshness {
 impl Schedule {
     /// `spread` is the jitter of this token and instance, in `0.0..1.0`.
     pub(crate) fn new(
-        policy: &RefreshPolicy,
+        policy: &CachePolicy,
         sent: Timestamp,
         received: Timestamp,
         lifetime: Option<Duration>,
@@ -86,7 +86,7 @@ mod tests {
         let life = life.map(Duration::from_secs);
         let hint = hint.map(Duration::from_secs);
         let plan = Schedule::new(
-            &RefreshPolicy::default(),
+            &CachePolicy::default(),
             SENT,
             SENT.after(Duration::from_millis(20)),
             life,

@@ -19,21 +19,21 @@ use crate::origin;
 /// with its own cache entry and single flight:
 ///
 /// ```
-/// use tower_oauth::TokenRequest;
+/// use tower_oauth::TokenParams;
 ///
-/// let payments = TokenRequest::new().scope("pisp")?;
+/// let payments = TokenParams::new().with_scope("pisp")?;
 /// let mut request = http::Request::new(());
 /// request.extensions_mut().insert(payments);
 /// # Ok::<_, tower_oauth::BuildError>(())
 /// ```
 ///
 /// It stands in place of the layer's, whole. To ask for more than the layer does, start from
-/// [`OAuthLayer::token_request`](crate::OAuthLayer::token_request): scopes, resources and parameters add up, an audience replaces the one
+/// [`OAuthLayer::params`](crate::OAuthLayer::params): scopes, resources and parameters add up, an audience replaces the one
 /// before. Two requests are equal when they ask for the same: the order of scopes does not count, nor that of parameters with different
 /// names. The order of resources, and of parameters with one name, does: a server may go by the first or the last of them.
 /// Make it once and clone it: a clone is one reference count.
 #[derive(Clone, Default)]
-pub struct TokenRequest(Arc<Fields>);
+pub struct TokenParams(Arc<Fields>);
 
 #[derive(Clone, Default)]
 struct Fields {
@@ -46,7 +46,7 @@ struct Fields {
     identity: Zeroizing<String>,
 }
 
-impl TokenRequest {
+impl TokenParams {
     /// Asks for nothing in particular: the server gives its default scope.
     #[must_use]
     pub fn new() -> Self {
@@ -58,23 +58,9 @@ impl TokenRequest {
     /// # Errors
     ///
     /// [`BuildError::Scope`] when a scope has characters outside the grammar.
-    pub fn scope(self, scope: impl AsRef<str>) -> Result<Self, BuildError> {
-        self.scopes(scope.as_ref().split(' '))
-    }
-
-    /// Adds scopes one by one.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError::Scope`] when a scope has characters outside the grammar.
-    pub fn scopes<I>(mut self, scopes: I) -> Result<Self, BuildError>
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
+    pub fn with_scope(mut self, scope: impl AsRef<str>) -> Result<Self, BuildError> {
         let fields = Arc::make_mut(&mut self.0);
-        for scope in scopes {
-            let scope = scope.as_ref();
+        for scope in scope.as_ref().split(' ') {
             if !scope.bytes().all(is_scope_character) {
                 let scope = scope.to_owned();
                 return Err(BuildError::Scope { scope });
@@ -88,7 +74,7 @@ impl TokenRequest {
 
     /// The `audience` parameter that some servers ask for, in place of an earlier one. An empty one is not sent.
     #[must_use]
-    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+    pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
         let audience = Some(audience.into()).filter(|audience| !audience.is_empty());
         Arc::make_mut(&mut self.0).audience = audience;
         self.identified()
@@ -97,12 +83,12 @@ impl TokenRequest {
     /// Adds a resource indicator (RFC 8707); several are sent as several parameters, the same one once.
     ///
     /// A server that wants something else under that name, such as the id of an application, gets it from
-    /// [`parameter("resource", ..)`](Self::parameter), which is sent as it is.
+    /// [`with_parameter("resource", ..)`](Self::with_parameter), which is sent as it is.
     ///
     /// # Errors
     ///
     /// [`BuildError::Resource`] when it is not an absolute URI, or has a fragment.
-    pub fn resource(mut self, resource: impl Into<String>) -> Result<Self, BuildError> {
+    pub fn with_resource(mut self, resource: impl Into<String>) -> Result<Self, BuildError> {
         let resource = resource.into();
         if !is_absolute_uri(&resource) {
             let resource = origin::without_secrets(&resource);
@@ -124,7 +110,7 @@ impl TokenRequest {
     /// # Errors
     ///
     /// [`BuildError::Parameter`] for a name that is empty or has white space or control characters, and for one that the grant or the client authentication sets.
-    pub fn parameter(
+    pub fn with_parameter(
         mut self,
         name: impl Into<String>,
         value: impl Into<String>,
@@ -140,13 +126,13 @@ impl TokenRequest {
     }
 
     /// The scopes asked for, in the order they were given.
-    pub fn scope_tokens(&self) -> impl Iterator<Item = &str> {
+    pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scope.iter().map(String::as_str)
     }
 
     /// The audience asked for.
     #[must_use]
-    pub fn audience_value(&self) -> Option<&str> {
+    pub fn audience(&self) -> Option<&str> {
         self.0.audience.as_deref()
     }
 
@@ -258,25 +244,25 @@ const RESERVED: [&str; 7] = [
     "client_assertion_type",
 ];
 
-impl PartialEq for TokenRequest {
+impl PartialEq for TokenParams {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.identity == other.0.identity
     }
 }
 
-impl Eq for TokenRequest {}
+impl Eq for TokenParams {}
 
-impl Hash for TokenRequest {
+impl Hash for TokenParams {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.identity.hash(state);
     }
 }
 
 /// Values of extra parameters are left out, and user-info and query of URLs: some servers want things there that are secret.
-impl fmt::Debug for TokenRequest {
+impl fmt::Debug for TokenParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.parameters().map(|(name, _)| name).collect();
-        f.debug_struct("TokenRequest")
+        f.debug_struct("TokenParams")
             .field("scope", &self.0.scope)
             .field("audience", &self.0.audience.as_deref().map(without_secrets))
             .field(
@@ -292,7 +278,7 @@ impl fmt::Debug for TokenRequest {
 mod tests {
     use super::*;
 
-    fn form(request: &TokenRequest) -> String {
+    fn form(request: &TokenParams) -> String {
         let mut form = Serializer::new(String::new());
         request.write_form(&mut form);
         form.finish()
@@ -300,14 +286,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_can_be_read() {
-        let bare = TokenRequest::new();
-        assert_eq!(
-            (bare.audience_value(), bare.scope_tokens().count()),
-            (None, 0)
-        );
-        let full = bare.scope("a b").unwrap().audience("x");
-        assert_eq!(full.audience_value(), Some("x"));
-        assert_eq!(full.scope_tokens().collect::<Vec<_>>(), ["a", "b"]);
+        let bare = TokenParams::new();
+        assert_eq!((bare.audience(), bare.scopes().count()), (None, 0));
+        let full = bare.with_scope("a b").unwrap().with_audience("x");
+        assert_eq!(full.audience(), Some("x"));
+        assert_eq!(full.scopes().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     // FA25
@@ -336,15 +319,15 @@ mod tests {
     // K14
     #[test]
     fn the_order_of_scopes_does_not_count_and_everything_else_does() {
-        let base = || TokenRequest::new().scope("a b").unwrap();
-        assert_eq!(base(), TokenRequest::new().scope("b a b").unwrap());
+        let base = || TokenParams::new().with_scope("a b").unwrap();
+        assert_eq!(base(), TokenParams::new().with_scope("b a b").unwrap());
         let others = [
-            TokenRequest::new().scope("a").unwrap(),
-            base().audience("x"),
-            base().resource("https://api.example").unwrap(),
-            base().parameter("x", "y").unwrap(),
-            base().parameter("x", "z").unwrap(),
-            TokenRequest::new().parameter("a&b", "").unwrap(),
+            TokenParams::new().with_scope("a").unwrap(),
+            base().with_audience("x"),
+            base().with_resource("https://api.example").unwrap(),
+            base().with_parameter("x", "y").unwrap(),
+            base().with_parameter("x", "z").unwrap(),
+            TokenParams::new().with_parameter("a&b", "").unwrap(),
         ];
         for (n, other) in others.iter().enumerate() {
             assert_ne!(&base(), other);
@@ -355,25 +338,25 @@ mod tests {
     // Q10
     #[test]
     fn two_resources_are_two_parameters() {
-        let request = TokenRequest::new().resource("https://a").unwrap();
-        let request = request.resource("urn:b").unwrap();
+        let request = TokenParams::new().with_resource("https://a").unwrap();
+        let request = request.with_resource("urn:b").unwrap();
         assert_eq!(form(&request), "resource=https%3A%2F%2Fa&resource=urn%3Ab");
     }
 
     // Q11
     #[test]
     fn an_empty_scope_list_sends_no_scope() {
-        let request = TokenRequest::new()
-            .scopes(["", " "].map(str::trim))
-            .unwrap();
-        assert_eq!(form(&request), "");
+        for empty in ["", " "] {
+            let params = TokenParams::new().with_scope(empty).unwrap();
+            assert_eq!(form(&params), "");
+        }
     }
 
     // Q12
     #[test]
     fn a_scope_outside_the_grammar_is_an_error_that_names_it() {
         for bad in ["a\"b", "a\\b", "a\tb", "é"] {
-            let error = TokenRequest::new().scope(bad).unwrap_err();
+            let error = TokenParams::new().with_scope(bad).unwrap_err();
             assert!(matches!(error, BuildError::Scope { scope } if scope == bad));
         }
     }
@@ -382,7 +365,7 @@ mod tests {
     #[test]
     fn a_parameter_of_the_grant_or_the_authentication_is_an_error_that_names_it() {
         for name in RESERVED {
-            let error = TokenRequest::new().parameter(name, "x").unwrap_err();
+            let error = TokenParams::new().with_parameter(name, "x").unwrap_err();
             assert!(error.to_string().contains(name));
         }
     }
@@ -398,7 +381,7 @@ mod tests {
             ":x",
             "https:",
         ] {
-            assert!(TokenRequest::new().resource(bad).is_err(), "{bad}");
+            assert!(TokenParams::new().with_resource(bad).is_err(), "{bad}");
         }
     }
 
@@ -406,10 +389,10 @@ mod tests {
     #[test]
     fn the_order_of_parameters_with_one_name_counts_and_that_of_different_names_does_not() {
         let request = |parameters: &[(&str, &str)]| {
-            let none = TokenRequest::new();
+            let none = TokenParams::new();
             let mut all = parameters.iter();
             all.try_fold(none, |request, (name, value)| {
-                request.parameter(*name, *value)
+                request.with_parameter(*name, *value)
             })
             .unwrap()
         };
@@ -431,29 +414,29 @@ mod tests {
             "b=2&a=1&b=1"
         );
         let resources = |first, second| {
-            TokenRequest::new()
-                .resource(first)
+            TokenParams::new()
+                .with_resource(first)
                 .unwrap()
-                .resource(second)
+                .with_resource(second)
                 .unwrap()
         };
         assert_ne!(resources("urn:a", "urn:b"), resources("urn:b", "urn:a"));
         assert_eq!(
             resources("urn:a", "urn:a"),
-            TokenRequest::new().resource("urn:a").unwrap()
+            TokenParams::new().with_resource("urn:a").unwrap()
         );
     }
 
     // FA25
     #[test]
     fn a_resource_that_is_no_uri_can_be_sent_as_a_parameter_and_the_error_says_so() {
-        let error = TokenRequest::new()
-            .resource("resource1")
+        let error = TokenParams::new()
+            .with_resource("resource1")
             .unwrap_err()
             .to_string();
         assert!(error.contains("parameter(\"resource\", ..)"), "{error}");
-        let request = TokenRequest::new()
-            .parameter("resource", "resource1")
+        let request = TokenParams::new()
+            .with_parameter("resource", "resource1")
             .unwrap();
         assert_eq!(form(&request), "resource=resource1");
     }
@@ -461,11 +444,14 @@ mod tests {
     // FS7
     #[test]
     fn a_form_is_never_larger_than_was_reckoned() {
-        let request = TokenRequest::new().scope("a b").unwrap().audience("é");
-        let request = request
-            .resource("urn:b")
+        let request = TokenParams::new()
+            .with_scope("a b")
             .unwrap()
-            .parameter("x&y", "&&&")
+            .with_audience("é");
+        let request = request
+            .with_resource("urn:b")
+            .unwrap()
+            .with_parameter("x&y", "&&&")
             .unwrap();
         assert!(form(&request).len() <= request.form_size());
     }
@@ -473,10 +459,10 @@ mod tests {
     // FS11
     #[test]
     fn debug_leaves_out_parameter_values_and_of_urls_user_info_and_query() {
-        let request = TokenRequest::new().parameter("pin", "4711").unwrap();
-        let request = request.audience("https://a.example/?apikey=4711");
+        let request = TokenParams::new().with_parameter("pin", "4711").unwrap();
+        let request = request.with_audience("https://a.example/?apikey=4711");
         let request = request
-            .resource("https://user:4711@b.example/c?key=4711")
+            .with_resource("https://user:4711@b.example/c?key=4711")
             .unwrap();
         let shown = format!("{request:?}");
         assert!(
