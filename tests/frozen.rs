@@ -148,9 +148,7 @@ fn the_process_that_is_frozen() {
             .pool_max_idle_per_host(0)
             .build_http::<Full<Bytes>>();
         // Short, so that a stop of a few seconds outlasts them.
-        let policy = CachePolicy::new()
-            .flight_timeout(secs(2))
-            .attempt_timeout(secs(1));
+        let policy = CachePolicy::new().attempts(2).attempt_timeout(secs(1));
         let layer = OAuthLayer::client_credentials(url, "id", "secret")
             .token_client(client)
             .cache_policy(policy)
@@ -381,7 +379,7 @@ async fn a_process_that_stands_still_while_flights_queue_fails_none_of_them() {
 async fn a_process_that_stands_still_when_an_attempts_time_ends_fails_no_call() {
     for policy in [
         one_attempt(),
-        CachePolicy::new().flight_timeout(secs(10)),
+        CachePolicy::new().attempts(1).attempt_timeout(secs(10)),
         CachePolicy::new(),
     ] {
         for still in [2_000, 9_990, 10_010, 10_500, 10_990, 11_500].map(millis) {
@@ -500,7 +498,7 @@ fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
     let clock = ManualClock::new();
     let tokens = builder(&endpoint)
         .clock(clock.clone())
-        .cache_policy(CachePolicy::new().flight_timeout(millis(200)))
+        .cache_policy(CachePolicy::new().attempts(1).attempt_timeout(millis(200)))
         .build()
         .expect("a layer")
         .token_cache();
@@ -898,7 +896,7 @@ fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
     }
     let source = Arc::new(FailsLate(AtomicUsize::new(0)));
     let layer = OAuthLayer::builder(Arc::clone(&source))
-        .cache_policy(CachePolicy::new().flight_timeout(millis(300)))
+        .cache_policy(CachePolicy::new().attempts(1).attempt_timeout(millis(300)))
         .build()
         .expect("a layer");
     let tokens = layer.token_cache();

@@ -271,7 +271,7 @@ async fn a_caller_whose_flight_is_given_up_waits_no_longer_for_the_next_one() {
     let (endpoint, api, clock) = (Endpoint::new(), Api::ok(), ManualClock::new());
     let layer = builder(&endpoint)
         .clock(clock.clone())
-        .cache_policy(CachePolicy::new().flight_timeout(secs(5)))
+        .cache_policy(CachePolicy::new().attempts(1).attempt_timeout(secs(5)))
         .build()
         .unwrap();
     call(&layer, &api).await;

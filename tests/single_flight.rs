@@ -310,7 +310,9 @@ fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
 #[test]
 fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_driven() {
     let source = std::sync::Arc::new(StuckOnce::new());
-    let policy = tower_oauth::CachePolicy::new().flight_timeout(Duration::from_millis(100));
+    let policy = tower_oauth::CachePolicy::new()
+        .attempts(1)
+        .attempt_timeout(Duration::from_millis(100));
     let layer = OAuthLayer::builder(std::sync::Arc::clone(&source))
         .cache_policy(policy)
         .build()

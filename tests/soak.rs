@@ -66,31 +66,24 @@ const LOADERS: u64 = 64;
 // Short, so that a minute holds many lives, faults and backoffs.
 const ATTEMPTS: u32 = 3;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(600);
-const FLIGHT_TIMEOUT: Duration = Duration::from_secs(3);
-const RENEWAL_WAIT: Duration = Duration::from_millis(200);
+const FLIGHT_TIMEOUT: Duration = Duration::from_millis(1_800);
+const RENEWAL_WAIT: Duration = Duration::from_millis(100);
 // In milliseconds: the first step, and the longest without and with a live token.
-const TRANSIENT: [u64; 3] = [100, 400, 1_000];
-const REJECTED: [u64; 3] = [200, 800, 2_000];
+const TRANSIENT: [u64; 3] = [100, 1_500, 6_000];
+const REJECTED: [u64; 3] = [500, 6_000, 30_000];
 // More than what the endpoint asks for.
-const RETRY_AFTER_CAP: Duration = Duration::from_secs(2);
+const RETRY_AFTER_CAP: Duration = Duration::from_secs(30);
 const REFUSALS: u32 = 3;
-const REFUSAL_INTERVAL: Duration = Duration::from_secs(1);
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(3);
 /// Rule R13: a token is held, and not renewed without a reason, for so long after it came.
 const HOLD: u64 = 1_000 * MS;
 
 const MS: u64 = 1_000_000;
 
 fn policy() -> CachePolicy {
-    let [transient, rejected] = [TRANSIENT, REJECTED].map(|steps| steps.map(Duration::from_millis));
     CachePolicy::new()
-        .attempts(ATTEMPTS)
         .attempt_timeout(ATTEMPT_TIMEOUT)
-        .flight_timeout(FLIGHT_TIMEOUT)
-        .renewal_wait(RENEWAL_WAIT)
-        .transient_backoff(transient[0], transient[1], transient[2])
-        .rejected_backoff(rejected[0], rejected[1], rejected[2])
-        .retry_after_cap(RETRY_AFTER_CAP, RETRY_AFTER_CAP)
-        .refusal_budget(REFUSALS, REFUSAL_INTERVAL)
+        .sped_up(10)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

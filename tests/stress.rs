@@ -193,12 +193,7 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
         requests: AtomicU64::new(0),
     });
     let ms = Duration::from_millis;
-    let policy = CachePolicy::default()
-        .attempt_timeout(ms(50))
-        .flight_timeout(FLIGHT_TIMEOUT)
-        .transient_backoff(ms(2), ms(10), ms(20))
-        .rejected_backoff(ms(2), ms(10), ms(20))
-        .refusal_budget(3, ms(50));
+    let policy = CachePolicy::default().attempt_timeout(ms(50)).sped_up(500);
     let layer = OAuthLayer::builder(Arc::clone(&source))
         .audience("own")
         .cache_policy(policy)

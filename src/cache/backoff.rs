@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::policy::CachePolicy;
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Class, Error};
 
 /// The failure in force for an endpoint or a key.
 #[derive(Clone, Debug)]
@@ -108,16 +108,33 @@ pub(super) fn no_attempt(failing: Option<Failing>, wait: Duration) -> Error {
 }
 
 fn wait(policy: &CachePolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
-    let steps = policy.steps(error.class());
-    // The random part is as large as the step, so half of the longest is left to the step.
-    let longest = steps.longest.get(live) / 2;
+    let [first, without_token, with_token] = match error.class() {
+        Class::Transient => TRANSIENT,
+        Class::Rejected | Class::InvalidResponse | Class::Destination => REJECTED,
+    };
+    let [longest, cap] = match live {
+        false => [without_token, RETRY_AFTER_CAP[0]],
+        true => [with_token, RETRY_AFTER_CAP[1]],
+    };
     let doublings = (streak - 1).min(31);
-    let step = steps.first.saturating_mul(1 << doublings).min(longest);
-    let asked = error.server_retry_after().map_or(Duration::ZERO, |span| {
-        span.min(policy.retry_after_cap.get(live))
-    });
+    let step = policy.paced(secs(first)).saturating_mul(1 << doublings);
+    // The random part is as large as the step, so half of the longest is left to the step.
+    let step = step.min(policy.paced(secs(longest)) / 2);
+    let asked = error.server_retry_after().unwrap_or_default();
+    let asked = asked.min(policy.paced(secs(cap)));
     let random = step.mul_f64(spread.clamp(0.0, 1.0));
     step.max(asked).saturating_add(random)
+}
+
+/// In seconds: the first step, the longest without a live token, the longest with one.
+const TRANSIENT: [u64; 3] = [1, 15, 60];
+const REJECTED: [u64; 3] = [5, 60, 300];
+
+/// How long a `Retry-After` is honoured, in seconds: without a live token, with one.
+const RETRY_AFTER_CAP: [u64; 2] = [300, 3600];
+
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl Drop for Guard {
 
 async fn run(guard: Guard) {
     let Guard { cache, flight } = &guard;
-    let limit = cache.policy.flight_timeout;
+    let limit = cache.policy.flight_limit();
     let started = Instant::now();
     flight.begins(cache.clock.now().after(limit));
     let mut attempts = 0;
@@ -278,7 +278,7 @@ fn no_turn(max_flights: usize) -> Error {
     Error::timed_out(format!(
         "{max_flights} other kinds of token were being fetched and none made room"
     ))
-    .with_advice("raise CachePolicy::max_flights, or ask for fewer kinds of token at once")
+    .with_advice("ask for fewer kinds of token at once")
 }
 
 /// Fully jittered, so that instances which failed together do not come back together. Short, since callers wait.

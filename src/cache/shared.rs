@@ -62,6 +62,7 @@ impl Cache {
             watch,
         } = config;
         let source = Guarded::new(source);
+        let policy = policy.or_attempt_timeout(source.attempt_timeout());
         let credentials_can_change = source.credentials_changed().is_some();
         Arc::new_cyclic(|itself| Self {
             source,
@@ -86,7 +87,7 @@ impl Cache {
 
     /// How long a flight may take, and so a request that waits for one.
     pub(crate) fn flight_timeout(&self) -> Duration {
-        self.policy.flight_timeout
+        self.policy.flight_limit()
     }
 
     /// The cached path: the layer's own token, if it may be used without asking the state machine. No lock, no allocation.
@@ -168,7 +169,7 @@ impl Cache {
         self.lose_overdue(request);
         let now = self.clock.now();
         let depart = |Plan { id, cause }, previous| {
-            let due = now.after(self.policy.flight_timeout);
+            let due = now.after(self.policy.flight_limit());
             Arc::new(Flight::new(id, cause, request.clone(), due, previous))
         };
         let (mut decision, evicted) = {

@@ -149,14 +149,14 @@ impl<F: Clone> State<F> {
         match usable {
             Some(token) if cause == FetchCause::Ahead => {
                 // Looked at again when the flight should have ended, in case nobody drives it.
-                let due = now.after(policy.flight_timeout).after(OVERDUE);
+                let due = now.after(policy.flight_limit()).after(OVERDUE);
                 token.set_free_until(token.schedule.last_stretch.min(due));
                 let launch = launch.then_some(flight);
                 Decision::Serve { token, launch }
             }
             Some(token) => {
                 let remaining = token.schedule.end.since(now);
-                let wait = policy.renewal_wait.min(remaining / 4);
+                let wait = policy.paced(RENEWAL_WAIT).min(remaining / 4);
                 let fallback = Some(Fallback { token, wait });
                 Decision::Wait {
                     flight,
@@ -421,6 +421,9 @@ const OF_MANY: &str = "eight kinds of token in a row were refused, so the fault 
 
 /// More than the time after its limit at which callers take a flight for lost.
 const OVERDUE: Duration = Duration::from_secs(1);
+
+/// How long callers wait for a renewal in the last stretch, at most.
+const RENEWAL_WAIT: Duration = Duration::from_secs(1);
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 

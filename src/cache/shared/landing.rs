@@ -146,7 +146,7 @@ impl Cache {
             return self.lose(flight);
         }
         let now = self.clock.now();
-        let limit = self.policy.flight_timeout;
+        let limit = self.policy.flight_limit();
         let error = Error::timed_out(format!(
             "two token requests in a row were not driven to their end within {limit:.1?}"
         ))

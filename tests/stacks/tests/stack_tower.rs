@@ -76,9 +76,8 @@ async fn a_retry_outside_sends_a_refused_request_again_with_a_new_token() {
 #[tokio::test]
 async fn a_retry_outside_that_heeds_retry_after_outlives_an_outage() {
     let gateway = Gateway::start(Config::default()).await.unwrap();
-    let moment = Duration::from_millis(10);
     let oauth = builder(&gateway)
-        .cache_policy(CachePolicy::new().transient_backoff(moment, moment, moment))
+        .cache_policy(CachePolicy::new().sped_up(100))
         .build()
         .unwrap();
     // It ends the flight, so the layer does not try again by itself, and it asks for much more
