@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use tower::Service;
@@ -31,7 +31,7 @@ pub struct OAuthLayerBuilder<G> {
     params: Result<TokenParams, BuildError>,
     destinations: Result<Destinations, BuildError>,
     keep_authorization: bool,
-    refusals: Vec<StatusCode>,
+    unauthorized: Vec<StatusCode>,
     policy: CachePolicy,
     watch: Watch,
     clock: Clock,
@@ -44,7 +44,7 @@ impl<G> OAuthLayerBuilder<G> {
             params: Ok(TokenParams::new()),
             destinations: Ok(Destinations::default()),
             keep_authorization: false,
-            refusals: Vec::new(),
+            unauthorized: Vec::new(),
             policy: CachePolicy::default(),
             watch: Watch::default(),
             clock: Clock::default(),
@@ -131,7 +131,7 @@ impl<G> OAuthLayerBuilder<G> {
     /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
     /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::TreatAsUnauthorized`].
     pub fn treat_as_unauthorized(mut self, status: StatusCode) -> Self {
-        self.refusals.push(status);
+        self.unauthorized.push(status);
         self
     }
 
@@ -164,18 +164,18 @@ impl<G> OAuthLayerBuilder<G> {
             !(status.is_informational() || status.is_success())
                 && **status != StatusCode::NOT_MODIFIED
         };
-        if let Some(&status) = self.refusals.iter().find(|status| !refuses(status)) {
+        if let Some(&status) = self.unauthorized.iter().find(|status| !refuses(status)) {
             return Err(BuildError::TreatAsUnauthorized { status });
         }
         let config = CacheConfig {
             policy: self.policy,
             own: self.params?,
-            refusals: self.refusals.into(),
+            unauthorized: self.unauthorized.into(),
             clock: self.clock,
             watch: self.watch,
         };
         let destinations = self.destinations?;
-        check_assumed(&destinations)?;
+        destinations.check_assumed()?;
         Ok(OAuthLayer::from_shared(Shared {
             cache: Cache::new(Arc::new(source(self.grant)?), config),
             destinations,
@@ -240,22 +240,6 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     pub fn build(self) -> Result<OAuthLayer, BuildError> {
         self.build_with(Ok)
     }
-}
-
-/// An origin that is assumed and may not get the token would be found out only by the first call.
-fn check_assumed(destinations: &Destinations) -> Result<(), BuildError> {
-    let Some(assumed) = &destinations.assumed else {
-        return Ok(());
-    };
-    let mut only_a_path = Request::new(());
-    *only_a_path.method_mut() = Method::POST;
-    if destinations.find(&only_a_path).is_some() {
-        return Ok(());
-    }
-    Err(BuildError::AssumedOrigin {
-        origin: assumed.to_string(),
-        listed: !destinations.allowed.is_empty(),
-    })
 }
 
 impl<G: fmt::Debug> fmt::Debug for OAuthLayerBuilder<G> {

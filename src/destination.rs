@@ -1,11 +1,12 @@
-//! Where a token may go.
+//! Where a token may go (rule R22): one check, whose answer is to attach the token, to pass the
+//! request on without one, or an error.
 
 use std::fmt;
 
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
 
-use crate::error::Error;
+use crate::error::{BuildError, Error};
 use crate::origin::{self, Origin, Parts};
 
 /// Which origins may get the token, and what happens to requests for others.
@@ -18,122 +19,134 @@ pub(crate) struct Destinations {
     pub(crate) assumed: Option<Origin>,
 }
 
-/// What becomes of a request that may not have the token.
+/// What happens to a request.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Check {
+    /// It gets the token. The origin's number tells the 401 budgets of the cache apart.
+    Attach(u64),
     /// It goes without one.
     Pass,
-    Refused(Error),
+    Error(Error),
 }
 
 impl Destinations {
-    /// The origin of a request that may have the token, by the name it has in the budgets of the cache.
+    /// The usual spellings are recognized here, and all others in a function of their own, so that
+    /// they do not weigh on these.
     #[inline(always)]
-    pub(crate) fn find<B>(&self, request: &Request<B>) -> Option<u64> {
-        if never_carries(request.method()) {
-            return None;
-        }
+    pub(crate) fn check<B>(&self, request: &Request<B>) -> Check {
         let uri = request.uri();
-        match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => self.find_origin(scheme, authority),
-            (None, None) => self.find_assumed(),
-            // The authority form has no scheme: it belongs to CONNECT.
-            _ => None,
+        if let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority())
+            && let Some(origin) = self.usual(scheme, authority)
+            && !never_carries(request.method())
+        {
+            return Check::Attach(origin);
         }
+        self.check_unusual(request.method(), uri)
     }
 
-    /// The usual spellings are told here, and all others where they do not weigh on these.
     #[inline(always)]
-    fn find_origin(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
-        let https = scheme.as_str() == "https";
-        let usual = if self.allowed.is_empty() {
-            https
-                .then(|| origin::name_of_plain_https(authority.as_str()))
-                .flatten()
-        } else {
-            let mut allowed = self.allowed.iter();
-            let found = allowed.find(|origin| origin.is_spelled(https, authority.as_str()));
-            found
-                .filter(|_| https || *scheme == Scheme::HTTP)
-                .map(Origin::name)
-        };
-        usual.or_else(|| self.find_parts(scheme, authority))
+    fn usual(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
+        let (https, authority) = (scheme.as_str() == "https", authority.as_str());
+        if self.allowed.is_empty() {
+            return match https {
+                true => origin::number_of_plain_https(authority),
+                false => origin::number_of_plain_loopback(scheme, authority),
+            };
+        }
+        let mut allowed = self.allowed.iter();
+        let found = allowed.find(|origin| origin.is_spelled(https, authority));
+        found
+            .filter(|_| https || *scheme == Scheme::HTTP)
+            .map(Origin::number)
     }
 
-    #[inline(never)]
-    fn find_parts(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
-        let parts = Parts::read(scheme, authority).ok()?;
-        let may_have = if self.allowed.is_empty() {
-            parts.is_safe()
-        } else {
-            self.allowed.iter().any(|origin| origin.is(&parts))
-        };
-        may_have.then(|| parts.name())
-    }
-
-    #[inline(never)]
-    fn find_assumed(&self) -> Option<u64> {
-        let assumed = self.assumed.as_ref()?;
-        let may_have = if self.allowed.is_empty() {
-            assumed.is_safe()
-        } else {
-            self.allowed.contains(assumed)
-        };
-        may_have.then(|| assumed.name())
-    }
-
-    /// What becomes of a request that [`find`](Self::find) knows no origin for.
     #[cold]
-    pub(crate) fn otherwise(&self, method: &Method, uri: &Uri) -> Verdict {
-        // Not passed on without a token either: nobody can say where it would go.
+    #[inline(never)]
+    fn check_unusual(&self, method: &Method, uri: &Uri) -> Check {
         if let Some(reason) = uri.authority().and_then(origin::unreadable) {
-            return Verdict::Refused(Error::destination(
+            // Not passed on without a token either: nobody can say where it would go.
+            return Check::Error(Error::destination(
                 format!("the request's URI does not say where it goes: {reason}"),
                 "write it as https://host/path or https://host:port/path",
             ));
         }
-        if self.skip_others {
-            return Verdict::Pass;
-        }
-        Verdict::Refused(if never_carries(method) {
-            Error::destination(
-                format!("a {method} request never carries an access token"),
-                WITHOUT_TOKEN,
-            )
-        } else {
-            match (uri.scheme(), uri.authority()) {
-                (Some(scheme), Some(authority)) => match Parts::read(scheme, authority) {
-                    Ok(parts) => self.not_allowed(&parts),
-                    Err(_) => Error::destination(
-                        "the request's URI is neither http nor https",
-                        WITHOUT_TOKEN,
-                    ),
-                },
-                // An assumed origin may have the token, or the layer is not built.
-                (None, None) => Error::destination(
-                    "the request's URI is only a path, so its origin is not known here",
-                    "say which origin the client connects to with assume_origin()",
-                ),
-                _ => Error::destination(
-                    "the request's URI has no scheme, so its origin is not known here",
-                    "write https:// in front of the host",
-                ),
-            }
-        })
+        let (what, advice) = match self.judge(method, uri) {
+            Ok(origin) => return Check::Attach(origin),
+            Err(_) if self.skip_others => return Check::Pass,
+            Err(reason) => reason,
+        };
+        Check::Error(Error::destination(what, advice))
     }
 
-    fn not_allowed(&self, origin: &impl fmt::Display) -> Error {
+    /// The origin's number, or why there is no token for it and what to do.
+    fn judge(&self, method: &Method, uri: &Uri) -> Result<u64, (String, &'static str)> {
+        if never_carries(method) {
+            let what = format!("a {method} request never carries an access token");
+            return Err((what, WITHOUT_TOKEN));
+        }
+        match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => match Parts::read(scheme, authority) {
+                Ok(parts) if self.allows(|origin| origin.is(&parts), parts.is_safe()) => {
+                    Ok(parts.number())
+                }
+                Ok(parts) => Err(self.not_allowed(&parts)),
+                Err(_) => Err((
+                    String::from("the request's URI is neither http nor https"),
+                    WITHOUT_TOKEN,
+                )),
+            },
+            (None, None) => match &self.assumed {
+                Some(assumed) if self.allows(|origin| origin == assumed, assumed.is_safe()) => {
+                    Ok(assumed.number())
+                }
+                // An assumed origin that may not get the token is a build error.
+                _ => Err((
+                    String::from(
+                        "the request's URI is only a path, so its origin is not known here",
+                    ),
+                    "say which origin the client connects to with assume_origin()",
+                )),
+            },
+            // The authority form has no scheme: it belongs to CONNECT.
+            _ => Err((
+                String::from("the request's URI has no scheme, so its origin is not known here"),
+                "write https:// in front of the host",
+            )),
+        }
+    }
+
+    fn allows(&self, is_origin: impl Fn(&Origin) -> bool, is_safe: bool) -> bool {
+        match self.allowed.is_empty() {
+            true => is_safe,
+            false => self.allowed.iter().any(is_origin),
+        }
+    }
+
+    fn not_allowed(&self, origin: &impl fmt::Display) -> (String, &'static str) {
         if self.allowed.is_empty() {
-            Error::destination(
+            (
                 format!("an access token would cross the network in the clear to {origin}"),
                 "use https, or name the origin with allow_origin()",
             )
         } else {
-            Error::destination(
+            (
                 format!("{origin} is not among the origins that may get the access token"),
                 "name it with allow_origin(), or call skip_other_origins() to send such requests \
                  without a token",
             )
+        }
+    }
+
+    /// An assumed origin that may not get the token would be noticed only by the first call.
+    pub(crate) fn check_assumed(&self) -> Result<(), BuildError> {
+        match &self.assumed {
+            Some(assumed) if !self.allows(|origin| origin == assumed, assumed.is_safe()) => {
+                Err(BuildError::AssumedOrigin {
+                    origin: assumed.to_string(),
+                    listed: !self.allowed.is_empty(),
+                })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -164,7 +177,14 @@ mod tests {
 
     fn allows(destinations: &Destinations, uri: &str) -> bool {
         let request = Request::builder().uri(uri).body(()).unwrap();
-        destinations.find(&request).is_some()
+        number(destinations, &request).is_some()
+    }
+
+    fn number(destinations: &Destinations, request: &Request<()>) -> Option<u64> {
+        match destinations.check(request) {
+            Check::Attach(number) => Some(number),
+            Check::Pass | Check::Error(_) => None,
+        }
     }
 
     // R22
@@ -243,32 +263,41 @@ mod tests {
             .uri(uri.build().unwrap())
             .body(())
             .unwrap();
-        assert_eq!(destinations(&[]).find(&request), None);
-        assert_eq!(destinations(&["https://api.example"]).find(&request), None);
+        assert_eq!(number(&destinations(&[]), &request), None);
+        assert_eq!(
+            number(&destinations(&["https://api.example"]), &request),
+            None
+        );
     }
 
     // FS16
     #[test]
-    fn an_origin_has_one_name_however_it_is_written_and_with_or_without_a_list() {
+    fn an_origin_has_one_number_however_it_is_written_and_with_or_without_a_list() {
         let mut open = destinations(&[]);
         let mut narrow = destinations(&["https://other.example", "https://api.example"]);
         let assumed = Some("https://api.example".parse().unwrap());
         (open.assumed, narrow.assumed) = (assumed.clone(), assumed);
-        let name = |destinations: &Destinations, uri: &str| {
+        let number = |destinations: &Destinations, uri: &str| {
             let request = Request::builder().uri(uri).body(()).unwrap();
-            destinations.find(&request).expect("it may have the token")
+            number(destinations, &request).expect("it may have the token")
         };
-        let usual = name(&open, "https://api.example/x");
+        let usual = number(&open, "https://api.example/x");
         for uri in [
             "https://api.example",
             "https://API.example.:443",
             "https://me@api.example/",
             "/x",
         ] {
-            assert_eq!(name(&narrow, uri), usual, "{uri}");
-            assert_eq!(name(&open, uri), usual, "{uri}");
+            assert_eq!(number(&narrow, uri), usual, "{uri}");
+            assert_eq!(number(&open, uri), usual, "{uri}");
         }
-        assert_ne!(name(&narrow, "https://other.example/"), usual);
+        assert_ne!(number(&narrow, "https://other.example/"), usual);
+        for (one, other) in [
+            ("http://127.0.0.1/", "http://me@127.0.0.1:80/"),
+            ("http://localhost:8080/", "http://LOCALHOST:8080/"),
+        ] {
+            assert_eq!(number(&open, one), number(&open, other), "{one}");
+        }
     }
 
     // P35, FS2
@@ -297,11 +326,9 @@ mod tests {
             (Method::GET, "api.example:443"),
         ] {
             let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-            let verdict = |open: &Destinations| open.otherwise(request.method(), request.uri());
-            assert_eq!(open.find(&request), None);
-            assert!(matches!(verdict(&open), Verdict::Refused(_)));
+            assert!(matches!(open.check(&request), Check::Error(_)));
             open.skip_others = true;
-            assert!(matches!(verdict(&open), Verdict::Pass));
+            assert!(matches!(open.check(&request), Check::Pass));
             open.skip_others = false;
         }
     }

@@ -114,6 +114,7 @@ mod runtime;
 mod secret;
 mod service;
 mod source;
+mod sync;
 mod token;
 
 pub use self::builder::OAuthLayerBuilder;

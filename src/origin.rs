@@ -28,7 +28,7 @@ pub(crate) struct Origin {
     parts: Parts<String>,
     /// The authority as most requests write it, so that the cached path need not take it apart.
     usual: String,
-    name: u64,
+    number: u64,
 }
 
 impl Origin {
@@ -49,7 +49,7 @@ impl Origin {
                 port: parts.port,
             },
             usual,
-            name: parts.name(),
+            number: parts.number(),
         }
     }
 
@@ -68,9 +68,9 @@ impl Origin {
         Ok(Self::new(&parts))
     }
 
-    /// See [`Parts::name`].
-    pub(crate) fn name(&self) -> u64 {
-        self.name
+    /// See [`Parts::number`].
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn is_safe(&self) -> bool {
@@ -174,9 +174,9 @@ impl<'a> Parts<&'a str> {
     /// 401 comes and keeping it would cost every request an allocation. A collision merges two
     /// budgets of renewals and nothing else; a keyed hash, which nobody could collide on purpose,
     /// would cost each request more.
-    pub(crate) fn name(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         let mut hasher = FxHasher::default();
-        let end = |length| name_end(self.https, length, self.port);
+        let end = |length| number_end(self.https, length, self.port);
         match &self.host {
             Host::Name(name) => {
                 for_each_word(name.as_bytes(), |word| {
@@ -336,13 +336,13 @@ fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
 
-/// [`Parts::name`] of `https://` and this authority, if that is written as most are: a host of at
+/// [`Parts::number`] of `https://` and this authority, if that is written as most are: a host of at
 /// least eight characters in lower case, neither port nor user-info nor trailing dot. `None` says
 /// nothing.
 ///
 /// Eight bytes are looked at together, to make this cheap enough for each request.
 #[inline(always)]
-pub(crate) fn name_of_plain_https(authority: &str) -> Option<u64> {
+pub(crate) fn number_of_plain_https(authority: &str) -> Option<u64> {
     let host = authority.as_bytes();
     if host.len() < 8 {
         return None;
@@ -360,7 +360,29 @@ pub(crate) fn name_of_plain_https(authority: &str) -> Option<u64> {
     if dotted || odd & HIGH_BITS != 0 {
         return None;
     }
-    hasher.write_u64(name_end(true, host.len(), default_port(true)));
+    hasher.write_u64(number_end(true, host.len(), default_port(true)));
+    Some(hasher.finish())
+}
+
+/// [`Parts::number`] of `http://` and this authority, if it is loopback in its usual spelling:
+/// `127.0.0.1` or `localhost`, with or without a port. `None` says nothing.
+#[inline(always)]
+pub(crate) fn number_of_plain_loopback(scheme: &Scheme, authority: &str) -> Option<u64> {
+    if scheme.as_str() != "http" {
+        return None;
+    }
+    let (host, after) = authority.as_bytes().split_first_chunk::<9>()?;
+    if host != b"127.0.0.1" && host != b"localhost" {
+        return None;
+    }
+    let port = match after {
+        [] => default_port(false),
+        [b':', digits @ ..] => read_port(digits).ok()?,
+        _ => return None,
+    };
+    let mut hasher = FxHasher::default();
+    for_each_word(host, |word| hasher.write_u64(u64::from_le_bytes(word)));
+    hasher.write_u64(number_end(false, host.len(), port));
     Some(hasher.finish())
 }
 
@@ -398,7 +420,7 @@ fn for_each_word(host: &[u8], mut take: impl FnMut([u8; 8])) {
 
 /// The length is needed since words may overlap.
 #[inline(always)]
-fn name_end(https: bool, length: usize, port: u16) -> u64 {
+fn number_end(https: bool, length: usize, port: u16) -> u64 {
     length as u64 ^ u64::from(port) << 32 ^ u64::from(https) << 48
 }
 
@@ -504,7 +526,7 @@ mod tests {
                 let found = read(&uri).expect_err(&text);
                 assert!(found.contains(wanted), "{text}: {found}");
                 assert!(text.parse::<Origin>().is_err(), "{text}");
-                assert_eq!(name_of_plain_https(place), None, "{text}");
+                assert_eq!(number_of_plain_https(place), None, "{text}");
             }
         }
     }
@@ -575,10 +597,10 @@ mod tests {
     fn an_origin_has_one_name_however_it_is_written() {
         let name = |text: &str| {
             let uri = uri(text);
-            let name = read(&uri).map(|parts| parts.name());
+            let name = read(&uri).map(|parts| parts.number());
             let (scheme, authority) = absolute(&uri).unwrap();
             if *scheme == Scheme::HTTPS {
-                let plain = name_of_plain_https(authority.as_str());
+                let plain = number_of_plain_https(authority.as_str());
                 assert!(plain.is_none() || plain == name.ok(), "{text}");
             }
             name.unwrap_or_else(|reason| panic!("{text}: {reason}"))
@@ -610,7 +632,7 @@ mod tests {
                 assert_eq!(name(text), name(same[0]), "{text}");
             }
             if let Ok(origin) = same[0].parse::<Origin>() {
-                assert_eq!(origin.name(), name(same[0]));
+                assert_eq!(origin.number(), name(same[0]));
             }
         }
         let apart = [
@@ -643,7 +665,7 @@ mod tests {
             "eight.io",
             "xn--bcher-kva.example",
         ] {
-            assert!(name_of_plain_https(host).is_some(), "{host}");
+            assert!(number_of_plain_https(host).is_some(), "{host}");
         }
         for host in [
             "Api.example",
@@ -652,7 +674,7 @@ mod tests {
             ".api.example",
             "u@api.example",
         ] {
-            assert_eq!(name_of_plain_https(host), None, "{host}");
+            assert_eq!(number_of_plain_https(host), None, "{host}");
         }
     }
 
@@ -769,14 +791,14 @@ mod tests {
                 }
                 prop_assert_eq!(parts.port, port);
             }
-            let plain = name_of_plain_https(uri.authority().expect("an absolute URI").as_str());
+            let plain = number_of_plain_https(uri.authority().expect("an absolute URI").as_str());
             if let (true, Some(name)) = (https, plain) {
-                prop_assert_eq!(Some(name), read.as_ref().ok().map(Parts::name));
+                prop_assert_eq!(Some(name), read.as_ref().ok().map(Parts::number));
             }
             if let Ok(origin) = format!("{scheme}://{place}").parse::<Origin>() {
                 let parts = read.expect("an origin is readable");
                 prop_assert!(origin.is(&parts));
-                prop_assert_eq!(origin.name(), parts.name());
+                prop_assert_eq!(origin.number(), parts.number());
             }
         }
 

@@ -1,4 +1,4 @@
-//! The service that puts the token on each request.
+//! The service that puts the token on each request (rules R1 to R4, and R25).
 
 use std::fmt;
 use std::mem;
@@ -9,11 +9,11 @@ use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use tower::Service;
 
-use crate::cache::current::Token;
-use crate::cache::{Cache, TokenCache};
-use crate::destination::{Destinations, Verdict};
+use crate::cache::current::{Reader, Token};
+use crate::cache::{self, Cache, TokenCache};
+use crate::destination::{Check, Destinations};
 use crate::error::{BoxError, Error};
-use crate::future::{Bearer, ResponseFuture};
+use crate::future::{self, ResponseFuture};
 use crate::params::TokenParams;
 use crate::replay::{NoReplay, ReplayBody};
 
@@ -25,20 +25,22 @@ pub(crate) struct Shared {
     pub(crate) keep_authorization: bool,
 }
 
-/// The middleware of [`OAuthLayer`](crate::OAuthLayer): sets `Authorization: Bearer …` on every request. See the crate's page.
+/// The middleware of [`OAuthLayer`](crate::OAuthLayer): it sets `Authorization: Bearer …` on every
+/// request. See the crate's page.
 ///
-/// `S: Clone` is needed to call it: a request that waits for a token takes the instance with it that was polled ready.
+/// Calling it needs `S: Clone`: a request that waits for a token takes the instance along that was
+/// polled ready.
 pub struct OAuth<S, R = NoReplay> {
     inner: S,
     shared: Arc<Shared>,
-    /// The token of the last request, so that the next one need not look for it.
-    last: Option<Arc<Token>>,
+    reader: Reader,
     replay: R,
 }
 
 /// In a request's extensions: send it without a token. For health checks and the like.
 ///
-/// No token is fetched for it, and neither its `Authorization` header nor its destination is looked at.
+/// No token is fetched for it, and neither its `Authorization` header nor its destination is looked
+/// at.
 ///
 /// ```
 /// let mut request = http::Request::new(());
@@ -52,7 +54,7 @@ impl<S, R> OAuth<S, R> {
         Self {
             inner,
             shared,
-            last: None,
+            reader: Reader::default(),
             replay,
         }
     }
@@ -63,17 +65,17 @@ impl<S, R> OAuth<S, R> {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
-    /// The service inside.
+    /// The inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside, to change it.
+    /// The inner service, to change it.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside, without the layer.
+    /// The inner service, without the layer.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -89,82 +91,124 @@ where
     type Error = BoxError;
     type Future = ResponseFuture<S, B, R>;
 
-    /// Asks the inner service and nothing else: a token that cannot be had is the failure of a request, not of the service.
+    /// Asks the inner service and nothing else: a token that cannot be had is the failure of a
+    /// request, not of the service.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    // Not inlined, so that the request is not copied into a frame of the caller's first.
+    #[inline(never)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
-        let extensions = request.extensions();
-        let keeps = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
-        if keeps || extensions.get::<NoToken>().is_some() {
-            return ResponseFuture::pass(self.inner.call(request));
+        // What is rare is told from the rest by two looks, and has a function of its own.
+        if !request.extensions().is_empty() || shared.keep_authorization {
+            return self.call_with_options(request);
         }
-        let Some(origin) = shared.destinations.find(&request) else {
-            return self.elsewhere(request);
+        let origin = match shared.destinations.check(&request) {
+            Check::Attach(origin) => origin,
+            other => return self.without_token(request, other),
         };
-        let token = match extensions.get::<TokenParams>() {
-            None => shared.cache.free_token(&mut self.last),
-            Some(other) => shared.cache.free_token_for(other),
-        };
-        let Some(token) = token else {
+        let Some(token) = shared.cache.free_token(&mut self.reader) else {
             return self.decide(request, origin);
         };
-        let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
-        ResponseFuture::call(self.inner.call(request), bearer)
+        let bearer = future::attach(&mut request, token, origin);
+        let spare = future::spare(&request, &self.inner, &self.replay, &shared.cache);
+        // The token is referred to again only after the call: what has a destructor and is alive
+        // across it would make it an unwinding one, whose result is copied.
+        let response = self.inner.call(request);
+        ResponseFuture::calling(response, bearer, Arc::clone(token), spare)
     }
 }
 
 impl<S, R> OAuth<S, R> {
-    /// A request to a place that may not have the token.
+    /// A request that has something in its extensions, or an `Authorization` that may be kept.
+    #[inline(never)]
+    fn call_with_options<B>(&mut self, request: Request<B>) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>> + Clone,
+        R: ReplayBody<B> + Clone,
+    {
+        let shared = &*self.shared;
+        let extensions = request.extensions();
+        let keeps = shared.keep_authorization && request.headers().contains_key(AUTHORIZATION);
+        if keeps || extensions.get::<NoToken>().is_some() {
+            return ResponseFuture::passing(self.inner.call(request));
+        }
+        let origin = match shared.destinations.check(&request) {
+            Check::Attach(origin) => origin,
+            other => return self.without_token(request, other),
+        };
+        let token = match extensions.get::<TokenParams>() {
+            None => shared.cache.free_token(&mut self.reader).map(Arc::clone),
+            Some(other) => shared.cache.free_token_for(other),
+        };
+        match token {
+            Some(token) => self.call_with(request, origin, token),
+            None => self.decide(request, origin),
+        }
+    }
+
+    fn call_with<B>(
+        &mut self,
+        mut request: Request<B>,
+        origin: u64,
+        token: Arc<Token>,
+    ) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>> + Clone,
+        R: ReplayBody<B>,
+    {
+        let bearer = future::attach(&mut request, &token, origin);
+        let spare = future::spare(&request, &self.inner, &self.replay, &self.shared.cache);
+        ResponseFuture::calling(self.inner.call(request), bearer, token, spare)
+    }
+
     #[cold]
-    fn elsewhere<B>(&mut self, request: Request<B>) -> ResponseFuture<S, B, R>
+    fn without_token<B>(&mut self, request: Request<B>, check: Check) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>> + Clone,
     {
-        let destinations = &self.shared.destinations;
-        match destinations.otherwise(request.method(), request.uri()) {
-            Verdict::Pass => ResponseFuture::pass(self.inner.call(request)),
-            Verdict::Refused(error) => self.refuse(error),
+        match check {
+            Check::Error(error) => self.fail(error),
+            Check::Pass | Check::Attach(_) => ResponseFuture::passing(self.inner.call(request)),
         }
     }
 
     /// A request for which there is no token that may be used without asking.
     #[cold]
-    fn decide<B>(&mut self, mut request: Request<B>, origin: u64) -> ResponseFuture<S, B, R>
+    #[inline(never)]
+    fn decide<B>(&mut self, request: Request<B>, origin: u64) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>> + Clone,
         R: ReplayBody<B> + Clone,
     {
         let cache = &self.shared.cache;
         let other = request.extensions().get::<TokenParams>();
-        let kind = other.unwrap_or_else(|| cache.own()).clone();
-        match cache.decide(&kind) {
-            Some(Ok(token)) => {
-                let bearer = Bearer::new(&mut request, token, origin, &self.inner, &self.replay);
-                ResponseFuture::call(self.inner.call(request), bearer)
-            }
-            Some(Err(error)) => self.refuse(error),
+        let params = other.unwrap_or_else(|| cache.own());
+        match cache::at_once(cache, params) {
+            Some(Ok(token)) => self.call_with(request, origin, token),
+            Some(Err(error)) => self.fail(error),
             None => {
+                let wait = cache::wait(Arc::clone(cache), params.clone(), None);
+                let cache = Arc::clone(cache);
                 // The instance that was polled ready waits with the request, and keeps what it
                 // reserved.
                 let ready = self.take_ready();
-                let cache = &self.shared.cache;
                 let replay = self.replay.clone();
-                ResponseFuture::authorize(ready, request, cache, kind, origin, replay)
+                ResponseFuture::waiting(wait, ready, request, origin, replay, cache)
             }
         }
     }
 
     /// Gives back what the inner service reserved when it was polled ready, since it will not be
     /// called.
-    fn refuse<B>(&mut self, error: Error) -> ResponseFuture<S, B, R>
+    fn fail<B>(&mut self, error: Error) -> ResponseFuture<S, B, R>
     where
         S: Service<Request<B>> + Clone,
     {
         drop(self.take_ready());
-        ResponseFuture::refuse(error)
+        ResponseFuture::failing(error)
     }
 
     /// The instance that was polled ready. The clone left behind has to be polled again.
@@ -182,8 +226,9 @@ impl<S: Clone, R: Clone> Clone for OAuth<S, R> {
         Self {
             inner: self.inner.clone(),
             shared: Arc::clone(&self.shared),
-            // Not shared: a clone is likely to be used on another thread, which finds a copy of its own.
-            last: None,
+            // Not shared: a clone is likely to be used on another thread, which has a place of its
+            // own.
+            reader: Reader::default(),
             replay: self.replay.clone(),
         }
     }

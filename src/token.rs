@@ -134,13 +134,18 @@ impl AccessTokenValue {
 }
 
 /// The token's characters in a header value made of them.
-pub(crate) fn characters(header: &HeaderValue) -> &str {
+fn characters(header: &HeaderValue) -> &str {
     std::str::from_utf8(&header.as_bytes()[SCHEME.len()..])
         .expect("an access token is visible ASCII, checked when it was parsed")
 }
 
+/// The same value in memory of its own.
+pub(crate) fn copy_header(header: &HeaderValue) -> HeaderValue {
+    header_of(&[header.as_bytes()]).expect("a header value was made of these bytes before")
+}
+
 /// Marked sensitive. The bytes are wiped when the last header value that shares them is dropped.
-pub(crate) fn header_of(parts: &[&[u8]]) -> Option<HeaderValue> {
+fn header_of(parts: &[&[u8]]) -> Option<HeaderValue> {
     // Made in its full size, since growing would leave copies behind that nobody wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(
         parts.iter().map(|part| part.len()).sum(),

@@ -51,17 +51,24 @@ pub fn other() -> TokenParams {
 
 /// Sends one request, and takes the answer that must be there at once.
 #[inline(never)]
-pub fn send<S>(service: &mut S, request: Request<Body>) -> StatusCode
+pub fn call<S, T>(service: &mut S, request: Request<Body>) -> Response<T>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<T>>,
 {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut response = pin!(service.call(request));
     match response.as_mut().poll(&mut context) {
-        Poll::Ready(Ok(response)) => response.status(),
+        Poll::Ready(Ok(response)) => response,
         _ => panic!("the service did not answer at once"),
     }
+}
+
+pub fn send<S>(service: &mut S, request: Request<Body>) -> StatusCode
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+{
+    call(service, request).status()
 }
 
 /// Always ready, takes the request as a client would, and answers when it is polled.

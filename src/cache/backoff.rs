@@ -1,4 +1,5 @@
-//! How long a failure keeps us away: pure arithmetic.
+//! How long a failure keeps us away (rules R15 and R16), and how many renewals the 401s of one
+//! origin may cause (R20): pure arithmetic.
 
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use super::policy::CachePolicy;
 use crate::clock::Timestamp;
 use crate::error::{Class, Error};
 
-/// The failure in force for an endpoint or a key.
+/// The failure in force for a client or for one set of parameters.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
-    pub(crate) error: Error,
+pub(super) struct Backoff {
+    pub(super) error: Error,
     /// Failures in a row that back off by the same steps, this one included. Others start over:
     /// what an outage has taught says nothing of a rejection that comes when it is over.
     streak: u32,
@@ -21,21 +22,22 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The backoff after one more failure, of `flight`, when `last_flight` is the last that was launched.
+    /// The backoff after one more failure, that of `flight`, when `last_flight` is the last that
+    /// was launched.
     ///
-    /// Flights that were already under way when the last failure came belong to the same outage: sixty-four that fail
-    /// together are one step, not sixty-four. No failure shortens what is left of an earlier one, so a `Retry-After` that one of
-    /// them was given holds whatever the others say.
+    /// Flights that were under way when the last failure came belong to the same outage: sixty-four
+    /// that fail together are one step. No failure shortens what is left of an earlier one, so a
+    /// `Retry-After` that one of them was given holds whatever the others say.
     ///
-    /// `spread` is the random part, in `0.0..1.0`, drawn once.
-    pub(crate) fn after(
+    /// `draw` is the random part, in `0.0..1.0`.
+    pub(super) fn after(
         policy: &CachePolicy,
         previous: Option<&Self>,
         error: &Error,
         flight: u64,
         last_flight: u64,
         now: Timestamp,
-        spread: f64,
+        draw: f64,
     ) -> Self {
         let transient = error.is_transient();
         let streak = match previous.filter(|previous| previous.transient == transient) {
@@ -43,7 +45,7 @@ impl Backoff {
             Some(previous) => previous.streak.saturating_add(1),
             None => 1,
         };
-        let until = |live| now.after(wait(policy, error, streak, live, spread));
+        let until = |live| now.after(wait(policy, error, streak, live, draw));
         let next = Self {
             error: error.clone(),
             streak,
@@ -67,9 +69,9 @@ impl Backoff {
         self
     }
 
-    /// When the next attempt may start. It depends on whether a live token is left *now*, so that a token's end shortens a wait
-    /// that was chosen while it lived.
-    pub(crate) fn until(&self, live: bool) -> Timestamp {
+    /// When the next attempt may start. It depends on whether a live token is left *now*, so the
+    /// end of a token shortens a wait that was chosen while it lived.
+    pub(super) fn until(&self, live: bool) -> Timestamp {
         if live {
             self.with_token
         } else {
@@ -78,64 +80,160 @@ impl Backoff {
     }
 
     /// Whether a success of `flight` shows that the failure is over.
-    pub(crate) fn is_over(&self, flight: u64) -> bool {
+    pub(super) fn is_over(&self, flight: u64) -> bool {
         flight > self.last_flight
     }
 
-    /// Ends it early, on purpose: the next attempt may start at once, but the next failure is still one more in a row.
-    pub(crate) fn end(&mut self) {
+    /// Ends it early, on purpose. The next attempt may start at once, but the next failure is still
+    /// one more in a row.
+    pub(super) fn end(&mut self) {
         self.without_token = Timestamp::ZERO;
         self.with_token = Timestamp::ZERO;
     }
 }
 
-/// What keeps flights from starting, and until when.
-pub(super) struct Failing {
-    pub(super) until: Timestamp,
-    pub(super) error: Error,
-}
-
-/// What a caller without a token is told.
-pub(super) fn no_attempt(failing: Option<Failing>, wait: Duration) -> Error {
-    match failing {
-        Some(failing) => failing.error.during_backoff(wait),
-        // A token is held for at least as long as the rest after its arrival, so a caller without a token is never told to
-        // rest; kept total rather than panicking on it.
-        None => {
-            Error::transient("the last token arrived less than a second ago").during_backoff(wait)
-        }
-    }
-}
-
-fn wait(policy: &CachePolicy, error: &Error, streak: u32, live: bool, spread: f64) -> Duration {
+fn wait(policy: &CachePolicy, error: &Error, streak: u32, live: bool, draw: f64) -> Duration {
     let [first, without_token, with_token] = match error.class() {
         Class::Transient => TRANSIENT,
         Class::Rejected | Class::InvalidResponse | Class::Destination => REJECTED,
     };
-    let [longest, cap] = match live {
-        false => [without_token, RETRY_AFTER_CAP[0]],
-        true => [with_token, RETRY_AFTER_CAP[1]],
+    let (longest, cap) = if live {
+        (with_token, RETRY_AFTER_CAP[1])
+    } else {
+        (without_token, RETRY_AFTER_CAP[0])
     };
+    let [first, longest, cap] = [first, longest, cap].map(|secs| policy.paced(secs));
     let doublings = (streak - 1).min(31);
-    let step = policy.paced(secs(first)).saturating_mul(1 << doublings);
     // The random part is as large as the step, so half of the longest is left to the step.
-    let step = step.min(policy.paced(secs(longest)) / 2);
-    let asked = error.server_retry_after().unwrap_or_default();
-    let asked = asked.min(policy.paced(secs(cap)));
-    let random = step.mul_f64(spread.clamp(0.0, 1.0));
+    let step = first.saturating_mul(1 << doublings).min(longest / 2);
+    let asked = error.server_retry_after().unwrap_or_default().min(cap);
+    let random = step.mul_f64(draw.clamp(0.0, 1.0));
     step.max(asked).saturating_add(random)
 }
 
-/// In seconds: the first step, the longest without a live token, the longest with one.
-const TRANSIENT: [u64; 3] = [1, 15, 60];
-const REJECTED: [u64; 3] = [5, 60, 300];
-
-/// How long a `Retry-After` is honoured, in seconds: without a live token, with one.
-const RETRY_AFTER_CAP: [u64; 2] = [300, 3600];
-
-const fn secs(n: u64) -> Duration {
-    Duration::from_secs(n)
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }
+
+/// The first step, the longest without a live token, the longest with one.
+const TRANSIENT: [Duration; 3] = [secs(1), secs(15), secs(60)];
+const REJECTED: [Duration; 3] = [secs(5), secs(60), secs(300)];
+
+/// How long a `Retry-After` is honoured: without a live token, with one.
+const RETRY_AFTER_CAP: [Duration; 2] = [secs(300), secs(3600)];
+
+/// The renewals that 401s may still cause for one set of parameters, by the origin that answers.
+#[derive(Debug, Default)]
+pub(super) struct Budgets(Vec<(u64, Budget)>);
+
+impl Budgets {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn of(&mut self, policy: &CachePolicy, origin: u64, now: Timestamp) -> &mut Budget {
+        let known = self.0.iter().position(|(other, _)| *other == origin);
+        let place = known.unwrap_or_else(|| {
+            let budget = (origin, Budget::new(policy, now));
+            if self.0.len() < MAX_BUDGETS {
+                self.0.push(budget);
+                return self.0.len() - 1;
+            }
+            let mut budgets = self.0.iter_mut();
+            match budgets.position(|(_, known)| known.is_new(policy, now)) {
+                Some(spare) => {
+                    self.0[spare] = budget;
+                    spare
+                }
+                // All are being spent. A budget for each newcomer would be no bound at all, so it
+                // shares one.
+                None => (origin % MAX_BUDGETS as u64) as usize,
+            }
+        });
+        &mut self.0[place].1
+    }
+}
+
+/// A bucket of renewals, so that an API which answers 401 for ever cannot make us storm the token
+/// endpoint, and spends nobody's budget but its own.
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: u32,
+    interval: Duration,
+    /// When the next one began to come back.
+    since: Timestamp,
+    /// One was taken since the bucket was new.
+    begun: bool,
+    told: bool,
+}
+
+impl Budget {
+    fn new(policy: &CachePolicy, now: Timestamp) -> Self {
+        Self {
+            left: RENEWALS,
+            interval: policy.paced(INTERVAL),
+            since: now,
+            begun: false,
+            told: false,
+        }
+    }
+
+    /// Takes one renewal, if there is one.
+    ///
+    /// Each but the first follows a renewal that did not help, or not for long, so they come less
+    /// and less often.
+    pub(super) fn take(&mut self, policy: &CachePolicy, now: Timestamp) -> bool {
+        self.refill(policy, now);
+        if self.left == 0 {
+            return false;
+        }
+        if self.left == RENEWALS {
+            self.since = now;
+        }
+        if self.begun {
+            self.interval = (self.interval * 2).min(policy.paced(LONGEST_INTERVAL));
+        }
+        self.begun = true;
+        self.left -= 1;
+        self.told = false;
+        true
+    }
+
+    /// Whether this is the first time it is found empty since something was taken.
+    pub(super) fn tell_once(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
+    }
+
+    /// Whether it says no more than a new one would.
+    fn is_new(&mut self, policy: &CachePolicy, now: Timestamp) -> bool {
+        self.refill(policy, now);
+        !self.begun
+    }
+
+    /// A bucket that has been full for as long as one more would have taken is a new one.
+    fn refill(&mut self, policy: &CachePolicy, now: Timestamp) {
+        let interval = self.interval.max(Duration::from_nanos(1));
+        let back = now.since(self.since).as_nanos() / interval.as_nanos();
+        let missing = RENEWALS - self.left;
+        match u32::try_from(back) {
+            Ok(back) if back <= missing => {
+                self.left += back;
+                self.since = self.since.after(interval * back);
+            }
+            _ => *self = Self::new(policy, now),
+        }
+    }
+}
+
+const RENEWALS: u32 = 3;
+
+/// How long a renewal takes to come back. It doubles while renewed tokens are refused too.
+const INTERVAL: Duration = secs(30);
+
+const LONGEST_INTERVAL: Duration = secs(600);
+
+/// Origins whose 401s are remembered for each set of parameters.
+const MAX_BUDGETS: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -243,5 +341,41 @@ mod tests {
         ended.end();
         let next = after(Some(&ended), &Error::transient("down"), 2);
         assert_eq!(next.until(false).since(NOW), Duration::from_secs(1));
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn one_comes_back_after_thirty_seconds_and_no_earlier() {
+        let policy = CachePolicy::default();
+        for (again, left) in [(29, 1), (30, 2), (59, 2), (60, 2)] {
+            let mut budget = Budget::new(&policy, at(0));
+            assert!(budget.take(&policy, at(0)));
+            assert!(budget.take(&policy, at(again)));
+            assert_eq!(budget.left, left, "{again}");
+        }
+    }
+
+    #[test]
+    fn three_at_once_then_the_interval_doubles_to_ten_minutes_and_a_bucket_that_stays_full_starts_afresh()
+     {
+        let policy = CachePolicy::default();
+        let mut budget = Budget::new(&policy, at(0));
+        let taken: Vec<_> = (0..3600).filter(|t| budget.take(&policy, at(*t))).collect();
+        assert_eq!(taken, [0, 1, 2, 120, 360, 840, 1440, 2040, 2640, 3240]);
+
+        assert!(!budget.is_new(&policy, at(3240 + 4 * 600 - 1)));
+        assert!(budget.is_new(&policy, at(3240 + 4 * 600)));
+        assert_eq!(budget.interval, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn the_time_to_the_next_counts_from_when_one_was_taken_and_not_from_before() {
+        let policy = CachePolicy::default();
+        let mut budget = Budget::new(&policy, at(0));
+        assert!(budget.take(&policy, at(29)) && budget.take(&policy, at(30)));
+        assert_eq!(budget.left, 1, "nothing has come back a second later");
     }
 }

@@ -1,19 +1,96 @@
-//! All kinds of token in the cache, within bounds.
+//! What the cache holds for each set of parameters, within bounds.
 //!
 //! What is evicted is forgotten, but for entries that keep somebody from asking again: a backoff, a
 //! budget that is being spent, a suspect token. As many of those as may be kept are set aside, and
 //! past that the oldest is forgotten.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
+use std::time::Duration;
 
-use super::entry::Entry;
+use super::backoff::{Backoff, Budgets};
+use super::lifetime::Lifetime;
 use crate::clock::Timestamp;
 use crate::params::TokenParams;
 
-/// The entries by what is asked for, and which of them may be evicted.
-pub(super) struct Entries<F> {
-    map: HashMap<TokenParams, Entry<F>>,
-    /// In second-chance order. The layer's own kind of token is not among them.
+/// A token that was brought for one set of parameters. `T` is what the shell hands out for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held<T> {
+    pub(super) token: T,
+    /// The flight that brought it, which is also its generation: a later flight's token displaces
+    /// it, an earlier one's does not.
+    pub(super) generation: u64,
+    pub(super) lifetime: Lifetime,
+}
+
+/// What is known for one set of parameters.
+pub(super) struct Entry<T> {
+    pub(super) held: Option<Held<T>>,
+    /// An API refused the token, and it is used only if it cannot be renewed.
+    pub(super) suspect: bool,
+    /// Until when the token may be served without a decision. A moment that has passed says that
+    /// the next call decides.
+    pub(super) free_until: Timestamp,
+    /// The flight under way.
+    pub(super) flight: Option<u64>,
+    /// The last flight, if it was given up: its token request may be under way for a moment more.
+    pub(super) given_up: Option<u64>,
+    pub(super) backoff: Option<Backoff>,
+    /// Flights in a row that ended without saying anything of the endpoint.
+    pub(super) missed: u32,
+    /// No renewal before this, whatever the server's `expires_in` says.
+    pub(super) rest_until: Timestamp,
+    pub(super) budgets: Budgets,
+    /// Since eviction last looked at it.
+    pub(super) used: bool,
+    /// In the list of candidates for eviction; the layer's own entry is never to be.
+    candidate: bool,
+    /// Its place among those that were set aside in place of being forgotten.
+    aside: Option<u64>,
+}
+
+impl<T> Entry<T> {
+    fn new() -> Self {
+        Self {
+            held: None,
+            suspect: false,
+            free_until: Timestamp::ZERO,
+            flight: None,
+            given_up: None,
+            backoff: None,
+            missed: 0,
+            rest_until: Timestamp::ZERO,
+            budgets: Budgets::default(),
+            // A newcomer has its first chance: what was just asked for is about to be fetched.
+            used: true,
+            candidate: true,
+            aside: None,
+        }
+    }
+
+    pub(super) fn live(&self, now: Timestamp) -> Option<&Held<T>> {
+        self.held.as_ref().filter(|held| held.lifetime.is_live(now))
+    }
+
+    /// The end of the rest after the token's arrival, while it lasts.
+    pub(super) fn rest(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.suspect && self.rest_until > now).then_some(self.rest_until)
+    }
+
+    pub(super) fn begin_rest(&mut self, now: Timestamp) {
+        self.rest_until = now.after(REST);
+    }
+
+    /// Whether to forget it would let somebody ask again who has been asked to wait.
+    fn holds_back(&self) -> bool {
+        self.backoff.is_some() || self.suspect || !self.budgets.is_empty()
+    }
+}
+
+/// The entries by their parameters, and which of them may be evicted.
+pub(super) struct Entries<T> {
+    map: HashMap<TokenParams, Entry<T>>,
+    /// In second-chance order. The layer's own entry is not among them.
     candidates: VecDeque<TokenParams>,
     max_candidates: usize,
     /// Those that were set aside, in the order in which they were.
@@ -23,8 +100,8 @@ pub(super) struct Entries<F> {
     evicted: usize,
 }
 
-impl<F> Entries<F> {
-    /// `own` is the layer's own kind of token, whose entry is there from the start and is never evicted.
+impl<T> Entries<T> {
+    /// The entry of the layer's own parameters is there from the start and is never evicted.
     pub(super) fn new(own: TokenParams, max_candidates: usize) -> Self {
         Self {
             map: HashMap::from([(own, Entry::new())]),
@@ -40,31 +117,34 @@ impl<F> Entries<F> {
         self.map.len()
     }
 
-    pub(super) fn get(&self, request: &TokenParams) -> Option<&Entry<F>> {
-        self.map.get(request)
+    pub(super) fn get(&self, params: &TokenParams) -> Option<&Entry<T>> {
+        self.map.get(params)
     }
 
-    pub(super) fn get_mut(&mut self, request: &TokenParams) -> Option<&mut Entry<F>> {
-        self.map.get_mut(request)
+    pub(super) fn get_mut(&mut self, params: &TokenParams) -> Option<&mut Entry<T>> {
+        self.map.get_mut(params)
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &Entry<F>> {
-        self.map.values()
+    /// One that was set aside comes back by a decision only.
+    pub(super) fn get_active(&mut self, params: &TokenParams) -> Option<&mut Entry<T>> {
+        self.map
+            .get_mut(params)
+            .filter(|entry| entry.aside.is_none())
     }
 
-    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry<F>> {
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry<T>> {
         self.map.values_mut()
     }
 
     pub(super) fn take_evicted(&mut self) -> usize {
-        std::mem::take(&mut self.evicted)
+        mem::take(&mut self.evicted)
     }
 
     /// The entry, made if it is not there.
-    pub(super) fn admit(&mut self, request: &TokenParams, now: Timestamp) -> &mut Entry<F> {
-        let newcomer = match self.map.get_mut(request) {
+    pub(super) fn admit(&mut self, params: &TokenParams, now: Timestamp) -> &mut Entry<T> {
+        let newcomer = match self.map.get_mut(params) {
             None => {
-                self.map.insert(request.clone(), Entry::new());
+                self.map.insert(params.clone(), Entry::new());
                 true
             }
             Some(entry) => match entry.aside.take() {
@@ -77,32 +157,36 @@ impl<F> Entries<F> {
             },
         };
         if newcomer {
-            self.candidates.push_back(request.clone());
+            self.candidates.push_back(params.clone());
             self.shrink(now);
         }
         self.map
-            .get_mut(request)
+            .get_mut(params)
             .expect("a newcomer is the last to be evicted")
     }
 
-    /// A flight of this key is over. Returns whether it was still the one under way.
-    pub(super) fn land(&mut self, request: &TokenParams, flight: u64, now: Timestamp) -> bool {
-        let Some(entry) = self.map.get_mut(request) else {
+    /// A flight of this entry is over. Returns whether it was still the one under way.
+    pub(super) fn ended(&mut self, params: &TokenParams, flight: u64, now: Timestamp) -> bool {
+        let Some(entry) = self.map.get_mut(params) else {
             return false;
         };
-        let under_way = entry.land(flight);
-        if !entry.is_aside() && !std::mem::replace(&mut entry.candidate, true) {
-            self.candidates.push_back(request.clone());
+        let ended = entry.flight.take_if(|under_way| *under_way == flight);
+        entry.given_up = ended.or(entry.given_up);
+        // Not forgotten before anyone has used what the flight brought, and decided anew.
+        entry.used = true;
+        entry.free_until = Timestamp::ZERO;
+        if entry.aside.is_none() && !mem::replace(&mut entry.candidate, true) {
+            self.candidates.push_back(params.clone());
         }
         self.shrink(now);
-        under_way
+        ended.is_some()
     }
 
-    /// Evicts what was not used since it was last looked at. What is being fetched is no candidate and does not count: it
-    /// is bounded by the callers who wait for it.
+    /// Evicts what was not used since it was last looked at. What is being fetched is no candidate
+    /// and does not count: it is bounded by the callers who wait for it.
     ///
-    /// Each turn either evicts, or takes back a chance that a use had given, or drops a candidate that a fetch had made none, so
-    /// the work per use is constant on average, however many entries there are.
+    /// Each turn either evicts, or takes back a chance that a use had given, or drops a candidate
+    /// that a fetch had made none, so the work for each use is constant on average.
     fn shrink(&mut self, now: Timestamp) {
         while self.candidates.len() > self.max_candidates {
             let Some(oldest) = self.candidates.pop_front() else {
@@ -113,34 +197,30 @@ impl<F> Entries<F> {
             };
             if entry.flight.is_some() {
                 entry.candidate = false;
-            } else if std::mem::take(&mut entry.used) {
+            } else if mem::take(&mut entry.used) {
                 self.candidates.push_back(oldest);
             } else if entry.holds_back() {
                 self.set_aside += 1;
                 entry.aside = Some(self.set_aside);
                 self.aside.insert(self.set_aside, oldest);
-                self.forget_oldest(now);
+                if self.aside.len() > self.max_candidates
+                    && let Some((_, oldest)) = self.aside.pop_first()
+                {
+                    self.forget(&oldest, now);
+                }
             } else {
                 self.forget(&oldest, now);
             }
         }
     }
 
-    fn forget_oldest(&mut self, now: Timestamp) {
-        if self.aside.len() > self.max_candidates
-            && let Some((_, oldest)) = self.aside.pop_first()
-        {
-            self.forget(&oldest, now);
-        }
-    }
-
-    fn forget(&mut self, request: &TokenParams, now: Timestamp) {
-        let entry = self.map.remove(request);
+    fn forget(&mut self, params: &TokenParams, now: Timestamp) {
+        let entry = self.map.remove(params);
         let live = entry.is_some_and(|entry| entry.live(now).is_some());
         self.evicted += usize::from(live);
     }
 
-    /// That both halves agree, for the tests of the state machine.
+    /// That both halves agree, for the tests of the machine.
     #[cfg(test)]
     pub(super) fn check(&self, own: &TokenParams) {
         let candidates: std::collections::HashSet<_> = self.candidates.iter().collect();
@@ -151,16 +231,17 @@ impl<F> Entries<F> {
         );
         assert!(candidates.len() <= self.max_candidates);
         assert!(self.aside.len() <= self.max_candidates);
-        for (place, request) in &self.aside {
-            assert_eq!(self.map[request].aside, Some(*place));
+        for (place, params) in &self.aside {
+            assert_eq!(self.map[params].aside, Some(*place));
         }
-        for (request, entry) in &self.map {
-            let listed = candidates.contains(request);
-            assert_eq!(
-                listed,
-                entry.candidate && request != own && !entry.is_aside()
-            );
-            assert!(listed || request == own || entry.flight.is_some() || entry.is_aside());
+        for (params, entry) in &self.map {
+            let (listed, aside) = (candidates.contains(params), entry.aside.is_some());
+            assert_eq!(listed, entry.candidate && params != own && !aside);
+            assert!(listed || params == own || entry.flight.is_some() || aside);
         }
     }
 }
+
+/// No successful flight follows another for the same parameters within this time, so that no answer
+/// of a server makes us ask once per call.
+const REST: Duration = Duration::from_secs(1);

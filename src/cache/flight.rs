@@ -1,321 +1,535 @@
-//! One flight: a fetch that many wait for.
-//!
-//! # Invariants
-//!
-//! 1. The outcome is set once and never changes.
-//! 2. A waiter either sees the outcome or has its waker registered before the outcome is set, since
-//!    both happen under the same lock; so nobody sleeps through it. The same holds for the flight's
-//!    own task and the leaving of the last waiter.
-//! 3. Wakers are called after the lock is released, and one that panics keeps no other from being
-//!    called.
+//! A flight's task, with its turn, its attempts and its time limits, and the future of a call that
+//! waits for it (rules R6 to R9).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use slab::Slab;
-use tokio::sync::Notify;
+use futures_util::future::{Either, select};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
-use super::sync::{Arc, Mutex, lock};
-use crate::cache::current::Token;
+use super::current::Token;
+use super::machine::{Decision, End, Wish};
+use super::shell::Cache;
+use super::waiters::{Flight, LOOK, Outcome, Waiter};
 use crate::clock::Timestamp;
+use crate::endpoint::{Stage, within_attempt};
 use crate::error::Error;
-use crate::guard::guarded;
+use crate::observe::{Event, Landing, trace};
 use crate::params::TokenParams;
-use crate::source::FetchCause;
+use crate::runtime::{self, NoRuntime};
+use crate::source::{FetchCause, TokenRequest};
+use crate::token::TokenResponse;
 
-/// A fetch under way, shared by the task that flies it and by everybody who waits.
-pub(crate) struct Flight {
-    pub(crate) id: u64,
-    pub(crate) cause: FetchCause,
-    pub(crate) request: TokenParams,
-    /// When its time limit ends, in nanoseconds of the boot clock.
-    ///
-    /// Relaxed, like the next one: a time for others to go by, with which no other memory is
-    /// published. Who reads an old value judges a little too early or too late, which is what the
-    /// graces are for.
-    due: AtomicU64,
-    /// When its task was last polled.
-    polled: AtomicU64,
-    /// When it was polled again after it had stood still.
-    resumed: AtomicU64,
-    /// Its task has ended, and with it its token request.
-    gone: AtomicBool,
-    goes: Notify,
-    /// The flight of its kind that was given up before it, whose token request may still be under
-    /// way.
-    previous: Mutex<Option<Arc<Self>>>,
-    board: Mutex<Board>,
+/// What a call gets that has not been polled yet: a token to use, or the failure of a backoff.
+/// `None` when there is something to wait for.
+pub(crate) fn at_once(
+    cache: &Arc<Cache>,
+    params: &TokenParams,
+) -> Option<Result<Arc<Token>, Error>> {
+    let runtime = runtime::current().ok();
+    match ask(cache, params, None, false, runtime.as_ref()).0 {
+        Decision::Serve(token) => Some(Ok(token)),
+        Decision::Fail(error) => Some(Err(error)),
+        Decision::Wait { .. } | Decision::Later(_) => None,
+    }
 }
 
-#[derive(Default)]
-struct Board {
-    outcome: Option<Outcome>,
-    waiters: Slab<Waker>,
-    /// Somebody has waited, and nobody does any more.
-    deserted: bool,
-    /// The flight's own task.
-    task: Option<Waker>,
+/// Asks for one call, and launches the flight that it may need on the caller's runtime. The second
+/// value says whether it did.
+pub(super) fn ask(
+    cache: &Arc<Cache>,
+    params: &TokenParams,
+    newer_than: Option<u64>,
+    can_wait: bool,
+    runtime: Option<&Handle>,
+) -> (Decision<Arc<Token>, Arc<Flight>>, bool) {
+    // Given up by the next call that meets it: the runtime that it was launched on is not driven,
+    // or the process was frozen.
+    if let Some(flight) = cache.overdue(params) {
+        miss(cache, &flight);
+    }
+    let wish = Wish {
+        newer_than,
+        can_wait,
+        can_launch: runtime.is_some(),
+    };
+    let (decision, launched) = cache.ask(params, wish);
+    let has_launched = launched.is_some();
+    if let (Some(flight), Some(runtime)) = (launched, runtime) {
+        launch(Arc::clone(cache), flight, runtime);
+    }
+    (decision, has_launched)
 }
 
-/// How a flight ended, the same for all its waiters.
-#[derive(Clone, Debug)]
-pub(crate) enum Outcome {
-    Token(Arc<Token>),
-    Failed(Error),
-    /// It ended without an answer; whoever still needs a token asks again.
-    Lost,
-}
+/// The future of a call that has no token at hand.
+pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + Send>>;
 
-impl Flight {
-    pub(crate) fn new(
-        id: u64,
-        cause: FetchCause,
-        request: TokenParams,
-        due: Timestamp,
-        previous: Option<Arc<Self>>,
-    ) -> Self {
-        // One that was never polled has made no token request, but the one before it may have.
-        let previous = previous.map(|flight| {
-            let before = lock(&flight.previous).take();
-            before.unwrap_or(flight)
-        });
-        Self {
-            id,
-            cause,
-            request,
-            due: AtomicU64::new(due.as_nanos()),
-            polled: AtomicU64::new(0),
-            resumed: AtomicU64::new(0),
-            gone: AtomicBool::new(false),
-            goes: Notify::new(),
-            previous: Mutex::new(previous),
-            board: Mutex::new(Board::default()),
-        }
-    }
-
-    /// Its task is polled for the first time: its time limit counts from now on.
-    pub(crate) fn begins(&self, due: Timestamp) {
-        self.due.store(due.as_nanos(), Ordering::Relaxed);
-    }
-
-    /// The time until it is overdue: until it should have ended by itself, and a little more, so
-    /// that its own time limit comes first.
-    pub(crate) fn time_left(&self, now: Timestamp) -> Duration {
-        let due = Timestamp::from_nanos(self.due.load(Ordering::Relaxed));
-        due.after(GRACE).since(now)
-    }
-
-    /// Its task is being polled. Returns whether it is to go on: nobody has given it up.
-    pub(crate) fn is_polled(&self, now: Timestamp, task: &Waker) -> bool {
-        let before = self.polled.swap(now.as_nanos(), Ordering::Relaxed);
-        let span = now.since(Timestamp::from_nanos(before));
-        if before > 0 && span > STILL {
-            self.resumed.store(now.as_nanos(), Ordering::Relaxed);
-        }
-        let mut board = lock(&self.board);
-        match &mut board.task {
-            Some(known) => known.clone_from(task),
-            none => *none = Some(task.clone()),
-        }
-        board.outcome.is_none()
-    }
-
-    /// Its task has ended.
-    pub(crate) fn goes(&self) {
-        // Release, for the acquire below: whoever sees it sees the token request dropped.
-        self.gone.store(true, Ordering::Release);
-        self.goes.notify_waiters();
-    }
-
-    /// Waits until the task of the flight before it has ended.
-    pub(crate) async fn follows(&self) {
-        let previous = lock(&self.previous).take();
-        if let Some(previous) = previous {
-            let goes = previous.goes.notified();
-            if !previous.gone.load(Ordering::Acquire) {
-                goes.await;
+/// Asks for a token, and waits for the flight that brings it: any live one, or one newer than a
+/// generation that was refused.
+///
+/// Nothing happens before the first poll. Dropping it gives up one place among the waiters; the
+/// flight goes on.
+pub(crate) fn wait(cache: Arc<Cache>, params: TokenParams, newer_than: Option<u64>) -> Wait {
+    // One block and not two functions, since each would hold its arguments twice.
+    Box::pin(async move {
+        let mut launches = 0;
+        // When a call with a live token has waited enough, however many flights are lost meanwhile.
+        let mut patience = None;
+        loop {
+            let (mut waiter, mut fallback, wait) =
+                match step(&cache, &params, newer_than, &mut launches) {
+                    Ok(joined) => joined,
+                    Err(result) => return result,
+                };
+            let mut timer = pin!(sleep_until({
+                let enough = Instant::now() + wait;
+                match fallback {
+                    Some(_) => enough.min(*patience.get_or_insert(enough)),
+                    None => enough,
+                }
+            }));
+            let outcome = loop {
+                let told = poll_fn(|cx| waiter.poll(cx));
+                if let Either::Left((outcome, _)) = select(told, timer.as_mut()).await {
+                    break outcome;
+                }
+                let now = Instant::now();
+                let left = waiter.flight.time_left(cache.clock.now());
+                if left.is_zero() && fallback.is_none() && now - timer.deadline() > WAKE {
+                    // Whoever waits has stood still too, as a frozen process does as a whole. The
+                    // flight's answer may have come meanwhile.
+                    timer.as_mut().reset(now + WAKE);
+                    continue;
+                }
+                if left.is_zero() {
+                    // Also by those who can do without: nobody else waits for a renewal ahead of
+                    // time.
+                    miss(&cache, &waiter.flight);
+                }
+                if let Some(token) = fallback.take()
+                    && token.is_live(cache.clock.now())
+                {
+                    return Ok(token);
+                }
+                // Given up or not: were its outcome never told, this would not spin.
+                timer.as_mut().reset(now + left.max(WAKE));
+            };
+            let live = |token: &Arc<Token>| token.is_live(cache.clock.now());
+            match outcome {
+                Outcome::Token(token) if live(&token) => return Ok(token),
+                // Lost, or polled so late that the token has ended meanwhile.
+                Outcome::Token(_) | Outcome::Lost => {}
+                Outcome::Failed(error) => {
+                    let token = fallback.filter(live);
+                    // Or one that came meanwhile, by a flight that had been given up.
+                    let token = token.or_else(|| cache.live_token(&params, newer_than));
+                    return token.ok_or(error);
+                }
             }
         }
-    }
+    })
+}
 
-    /// Whether its task has not been polled for so long.
-    pub(crate) fn is_idle(&self, now: Timestamp, span: Duration) -> bool {
-        let polled = Timestamp::from_nanos(self.polled.load(Ordering::Relaxed));
-        now.since(polled) >= span
-    }
+/// A place among the waiters, a live token to fall back on, and how long to wait.
+type Joined = (Waiter, Option<Arc<Token>>, Duration);
 
-    /// Since when its task has been polled without standing still, if it was at that time.
-    pub(crate) fn driven_since(&self, then: Timestamp) -> Timestamp {
-        then.max(Timestamp::from_nanos(self.resumed.load(Ordering::Relaxed)))
-    }
-
-    /// Whether its task stood still for so long, at some time since then, that its time limits mean
-    /// nothing.
-    pub(crate) fn stood_still_since(&self, then: Timestamp) -> bool {
-        self.driven_since(then) > then
-    }
-
-    /// Sets the outcome, unless there is one, and wakes the waiters. Returns how many there were.
-    ///
-    /// The flight's own task is woken first: one that was given up is to drop its token request
-    /// before a waiter makes the next one.
-    pub(crate) fn finish(&self, outcome: Outcome) -> Option<usize> {
-        let (task, waiters) = {
-            let mut board = lock(&self.board);
-            if board.outcome.is_some() {
-                return None;
+/// The flight to wait for, or the result where there is nothing to wait for.
+fn step(
+    cache: &Arc<Cache>,
+    params: &TokenParams,
+    newer_than: Option<u64>,
+    launches: &mut u32,
+) -> Result<Joined, Result<Arc<Token>, Error>> {
+    let runtime = runtime::current();
+    let launch_on = runtime.as_ref().ok().filter(|_| *launches < MAX_LAUNCHES);
+    // Whoever waits needs a timer, so without a runtime nobody waits for another's flight.
+    let (decision, launched) = ask(cache, params, newer_than, runtime.is_ok(), launch_on);
+    *launches += u32::from(launched);
+    match decision {
+        Decision::Serve(token) => Err(Ok(token)),
+        Decision::Fail(error) => Err(Err(error)),
+        Decision::Wait { flight, fallback } => {
+            let (fallback, wait) = match fallback {
+                Some((token, wait)) => (Some(token), wait),
+                // A runtime that is no longer driven drops nothing, so only the waiter's own timer
+                // can notice that the flight is overdue.
+                None => (None, flight.time_left(cache.clock.now())),
+            };
+            Ok((Waiter::new(flight), fallback, wait))
+        }
+        Decision::Later(live) => {
+            if let Err(NoRuntime::NoTimers) = runtime {
+                cache.watch.no_timers();
             }
-            board.outcome = Some(outcome);
-            (board.task.take(), std::mem::take(&mut board.waiters))
-        };
-        let count = waiters.len();
-        if let Some(task) = task {
-            guarded(|| task.wake());
+            let error = || runtime.err().map_or_else(abandoned, Error::from);
+            Err(live.ok_or_else(error))
         }
-        for (_, waker) in waiters {
-            guarded(|| waker.wake());
-        }
-        Some(count)
-    }
-
-    pub(crate) fn is_finished(&self) -> bool {
-        lock(&self.board).outcome.is_some()
-    }
-
-    pub(crate) fn has_waiters(&self) -> bool {
-        !lock(&self.board).waiters.is_empty()
-    }
-
-    /// Whether all who waited have left. The flight's own task is woken when they have.
-    pub(crate) fn is_deserted(&self) -> bool {
-        lock(&self.board).deserted
     }
 }
 
-/// A place among those who wait for a flight. Dropping it gives the place up and changes nothing for the others.
-pub(crate) struct Waiter {
+fn abandoned() -> Error {
+    Error::transient("every token request was dropped by its runtime before it ended")
+        .with_advice("the tokio runtime is shutting down; call from one that is not")
+}
+
+/// Spawns the flight's own task. Never called under the cache's lock: a runtime that is shutting
+/// down drops the task right here, and the guard in it takes that lock.
+///
+/// The guard comes first, so that whatever happens next leaves no flight without a task.
+fn launch(cache: Arc<Cache>, flight: Arc<Flight>, runtime: &Handle) {
+    let guard = Guard { cache, flight };
+    let span = trace::flight_span(guard.flight.id, guard.flight.cause);
+    drop(runtime.spawn(trace::within(span, run(guard))));
+}
+
+/// Tells the waiters when the task is dropped before it has ended: its runtime is gone.
+struct Guard {
+    cache: Arc<Cache>,
     flight: Arc<Flight>,
-    place: Option<usize>,
 }
 
-impl Waiter {
-    pub(crate) fn new(flight: Arc<Flight>) -> Self {
-        Self {
-            flight,
-            place: None,
-        }
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.flight.goes();
+        lose(&self.cache, &self.flight);
+        self.cache.remove(&self.flight);
     }
+}
 
-    pub(crate) fn flight(&self) -> &Arc<Flight> {
-        &self.flight
-    }
-
-    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        let mut board = lock(&self.flight.board);
-        if let Some(outcome) = &board.outcome {
-            self.place = None;
-            return Poll::Ready(outcome.clone());
-        }
-        match self.place {
-            Some(place) => board.waiters[place].clone_from(cx.waker()),
-            None => {
-                self.place = Some(board.waiters.insert(cx.waker().clone()));
-                board.deserted = false;
+async fn run(guard: Guard) {
+    let Guard { cache, flight } = &guard;
+    let limit = cache.policy.flight_limit();
+    let started = Instant::now();
+    flight.begins(cache.clock.now().after(limit));
+    let mut attempts = 0;
+    let (end, host) = match cache.source.host(&flight.params) {
+        Ok(host) => {
+            let work = fetch(cache, flight, started + limit, &mut attempts);
+            match Driven::new(cache, flight, pin!(work)).await {
+                Some(end) => (end, host),
+                None => return,
             }
         }
-        Poll::Pending
+        Err(panicked) => (Fetched::Failed(panicked.into()), None),
+    };
+    let fetched = Landing {
+        cause: flight.cause,
+        attempts,
+        latency: started.elapsed(),
+        host,
+    };
+    let (end, response) = match end {
+        Fetched::Token { response, sent } => (cache.token(flight, &response, sent), Some(response)),
+        Fetched::Failed(error) => {
+            let error = error.with_effort(attempts, fetched.latency);
+            (End::Failed(error.at_host(host)), None)
+        }
+        Fetched::NotAttempted(error) => (End::NotAttempted(error.at_host(host)), None),
+        Fetched::Unchanged => {
+            return cache.end(flight, End::Unchanged, |_, _| {});
+        }
+        Fetched::Missed => return miss(cache, flight),
+        Fetched::Deserted => return lose(cache, flight),
+    };
+    cache.end(flight, end, |outcome, remaining| {
+        match (&response, outcome) {
+            (Some(response), _) => cache.watch.succeeded(&fetched, &flight.params, response),
+            (None, Outcome::Failed(error)) => cache.watch.failed(&fetched, error, remaining),
+            (None, Outcome::Token(_) | Outcome::Lost) => {}
+        }
+    });
+}
+
+/// A flight will never end by itself, since its runtime is gone, or nobody needs it any more.
+/// Whoever does wait for it asks again, and the first of them takes over.
+pub(super) fn lose(cache: &Cache, flight: &Flight) {
+    // Every flight's task ends here; mostly its flight has ended before.
+    if !flight.is_finished() {
+        cache.end(flight, End::Lost, |_, _| tell_lost(cache, flight));
     }
 }
 
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        let Some(place) = self.place else { return };
-        let (waker, task) = {
-            let mut board = lock(&self.flight.board);
-            // With an outcome the list was taken as a whole, and places mean nothing any more.
-            let waker = match board.outcome {
-                None => board.waiters.try_remove(place),
-                Some(_) => None,
-            };
-            board.deserted = board.outcome.is_none() && board.waiters.is_empty();
-            let task = if board.deserted {
-                board.task.take()
-            } else {
-                None
-            };
-            (waker, task)
+/// A flight was not polled past its limit, so nothing is learnt about the endpoint and whoever
+/// needs a token starts another one.
+///
+/// The second one in a row that somebody has waited for is a failure all the same: the runtime is
+/// starved, and would only starve the next flight too. Those that nobody waited for do not count. A
+/// runtime that is driven by one `block_on` for each call leaves them behind with every renewal
+/// ahead of time.
+fn miss(cache: &Cache, flight: &Flight) {
+    if !flight.has_waiters() {
+        return lose(cache, flight);
+    }
+    let limit = cache.policy.flight_limit();
+    let error = Error::timed_out(format!(
+        "two token requests in a row were not driven to their end within {limit:.1?}"
+    ))
+    .with_advice("look for what blocks the tokio runtime's threads or stops this process");
+    let host = cache.source.host(&flight.params).unwrap_or_default();
+    let end = End::Missed(error.at_host(host));
+    cache.end(flight, end, |_, _| tell_lost(cache, flight));
+}
+
+fn tell_lost(cache: &Cache, flight: &Flight) {
+    cache.watch.tell(&Event::FetchLost {
+        cause: flight.cause,
+    });
+}
+
+/// How the work of a flight ended.
+enum Fetched {
+    Token {
+        response: TokenResponse,
+        sent: Timestamp,
+    },
+    Failed(Error),
+    /// The endpoint failed for others while it queued, or its turn did not come.
+    NotAttempted(Error),
+    /// The credentials are the same as before, so there is nothing to try.
+    Unchanged,
+    /// An attempt was not polled past its limit: a process that was frozen, or a runtime that
+    /// nobody drove. Whatever came of it says nothing of the endpoint.
+    Missed,
+    /// All who waited for it left before its turn came.
+    Deserted,
+}
+
+/// Ends by `deadline`, or as soon as it is polled after it: whatever is awaited here has a limit.
+async fn fetch(
+    cache: &Cache,
+    flight: &Arc<Flight>,
+    deadline: Instant,
+    attempts: &mut u32,
+) -> Fetched {
+    // One that was given up drops its token request as soon as it is polled. Where nobody drives it
+    // that may be never.
+    let time = deadline.saturating_duration_since(Instant::now());
+    let _ = timeout(MOMENT.min(time / 4), flight.follows()).await;
+    if flight.cause == FetchCause::Credentials {
+        let Some(changed) = cache.source.credentials_changed() else {
+            return Fetched::Unchanged;
         };
-        // Outside the lock: a waker's drop may run anything, even another waiter's drop.
-        drop(waker);
-        if let Some(task) = task {
-            guarded(|| task.wake());
+        if !matches!(timeout(CREDENTIALS_TIMEOUT, changed).await, Ok(Ok(true))) {
+            return Fetched::Unchanged;
+        }
+        cache.end_every_backoff();
+    }
+    if let Err(end) = turn(cache, flight, deadline, true).await {
+        return end;
+    }
+    cache.watch.tell(&Event::FetchStarted {
+        cause: flight.cause,
+    });
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        *attempts += 1;
+        // Relaxed: a counter for people, which nothing else is ordered by.
+        cache.attempts.fetch_add(1, Ordering::Relaxed);
+        let error = match attempt(cache, flight, deadline, tries).await {
+            Ok(error) => error,
+            Err(end) => return end,
+        };
+        if error.is_unsent() {
+            *attempts -= 1;
+            cache.attempts.fetch_sub(1, Ordering::Relaxed);
+        }
+        if !error.again() || tries >= cache.policy.attempts {
+            return Fetched::Failed(error);
+        }
+        let pause = pause(tries, fastrand::f64());
+        if Instant::now() + pause >= deadline {
+            return Fetched::Failed(error);
+        }
+        trace::attempt_failed(tries, &error, pause);
+        let until = cache.clock.now().after(pause);
+        sleep(pause).await;
+        if is_late(cache, until) {
+            return Fetched::Missed;
+        }
+        // Another flight may have its turn meanwhile, if this one was not polled for a while.
+        if let Err(end) = turn(cache, flight, deadline, false).await {
+            return end;
         }
     }
 }
 
-/// How often the task is polled at the least, where it is driven.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
+/// One token request. `Ok` with the failure, after which the flight may try again.
+async fn attempt(
+    cache: &Cache,
+    flight: &Flight,
+    deadline: Instant,
+    number: u32,
+) -> Result<Error, Fetched> {
+    let sent = cache.clock.now();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let limit = cache.policy.attempt_limit().min(left);
+    let stage = Stage::default();
+    let answer = {
+        let request = TokenRequest::new(&flight.params)
+            .with_cause(flight.cause, number)
+            .with_refused(flight.refused.as_ref());
+        let answer = cache.source.token(request);
+        let mut answer = pin!(within_attempt(limit, &stage, answer));
+        let in_time = timeout(limit, answer.as_mut()).await;
+        if in_time.is_err() && flight.stood_still_since(sent) {
+            // The answer may have come meanwhile, to a connection that has to be polled first.
+            timeout(MOMENT, answer).await
+        } else {
+            in_time
+        }
+    };
+    let error = match answer {
+        Ok(Ok(Ok(response))) => return Err(Fetched::Token { response, sent }),
+        Ok(Ok(Err(error))) => error,
+        Ok(Err(panicked)) => return Err(Fetched::Failed(panicked.into())),
+        Err(_) if flight.stood_still_since(sent) => return Err(Fetched::Missed),
+        Err(_) => stage.timed_out(limit),
+    };
+    if is_late(cache, sent.after(limit)) {
+        return Err(Fetched::Missed);
+    }
+    Ok(error)
+}
 
-/// A task that was not polled for longer has stood still.
-const STILL: Duration = LOOK.saturating_mul(2);
+/// Whether so much more than a moment has passed since `due` that only a process or a runtime which
+/// stood still can have missed it.
+fn is_late(cache: &Cache, due: Timestamp) -> bool {
+    cache.clock.now() > due.after(LATE)
+}
 
-/// How much later than a flight's own time limit others take it for lost.
-const GRACE: Duration = Duration::from_millis(500);
+/// Waits until the flight may make its token requests. `first` says that it has not had a turn yet.
+///
+/// The layer's own parameters need no turn, so that no others can keep them from being fetched.
+async fn turn(
+    cache: &Cache,
+    flight: &Arc<Flight>,
+    deadline: Instant,
+    first: bool,
+) -> Result<(), Fetched> {
+    if flight.params != *cache.own() {
+        queue(cache, flight, deadline, first).await?;
+    }
+    let may = cache.may_attempt(&flight.params);
+    may.map_err(Fetched::NotAttempted)
+}
 
-#[cfg(all(test, not(model)))]
+async fn queue(
+    cache: &Cache,
+    flight: &Arc<Flight>,
+    deadline: Instant,
+    first: bool,
+) -> Result<(), Fetched> {
+    // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing
+    // about the endpoint.
+    let limit = deadline.saturating_duration_since(Instant::now());
+    let patience = limit - cache.policy.attempt_limit().min(limit / 2);
+    let mut patience = pin!(sleep(patience));
+    // Nothing is known of others until this one has been driven itself for a while.
+    let joined = cache.clock.now();
+    poll_fn(|cx| {
+        if first && flight.is_deserted() {
+            return Poll::Ready(Err(Fetched::Deserted));
+        }
+        let now = cache.clock.now();
+        let judge = now.since(flight.driven_since(joined)) >= LOOK;
+        if cache.turns.poll(flight, now, judge, cx.waker()).is_ready() {
+            // Whoever stood still for so long that no time is left for an attempt has missed its
+            // turn.
+            let in_time = Instant::now() <= patience.deadline() + LOOK;
+            return Poll::Ready(in_time.then_some(()).ok_or(Fetched::Missed));
+        }
+        ready!(patience.as_mut().poll(cx));
+        Poll::Ready(Err(if flight.stood_still_since(joined) {
+            Fetched::Missed
+        } else {
+            Fetched::NotAttempted(no_turn(cache.policy.max_flights))
+        }))
+    })
+    .await
+}
+
+fn no_turn(max_flights: usize) -> Error {
+    Error::timed_out(format!(
+        "{max_flights} other kinds of token were being fetched and none made room"
+    ))
+    .with_advice("ask for fewer kinds of token at once")
+}
+
+/// The work of a flight, polled often enough to show that its runtime is driven and to see which
+/// others are not, and dropped as soon as the flight is given up.
+struct Driven<'a, W> {
+    cache: &'a Cache,
+    flight: &'a Flight,
+    work: Pin<&'a mut W>,
+    tick: Pin<Box<Sleep>>,
+}
+
+impl<'a, W> Driven<'a, W> {
+    fn new(cache: &'a Cache, flight: &'a Flight, work: Pin<&'a mut W>) -> Self {
+        Self {
+            cache,
+            flight,
+            work,
+            tick: Box::pin(sleep(LOOK)),
+        }
+    }
+}
+
+impl<W: Future> Future for Driven<'_, W> {
+    type Output = Option<W::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let now = self.cache.clock.now();
+        if !self.flight.is_polled(now, cx.waker()) {
+            return Poll::Ready(None);
+        }
+        while self.tick.as_mut().poll(cx).is_ready() {
+            self.tick.as_mut().reset(Instant::now() + LOOK);
+        }
+        self.work.as_mut().poll(cx).map(Some)
+    }
+}
+
+/// Fully jittered, so that instances which failed together do not come back together. Short, since
+/// callers wait.
+fn pause(attempts: u32, draw: f64) -> Duration {
+    let longest = FIRST_PAUSE.saturating_mul(1 << (attempts - 1).min(6));
+    longest.mul_f64(draw)
+}
+
+/// The longest pause after the first attempt; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Callers wait for the look at the credentials, so a provider that hangs costs no more than this.
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How much later than its limit a flight may be polled and still call it a time-out.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What an attempt has to end in when it was polled too late. Less than what waiters give it.
+const MOMENT: Duration = Duration::from_millis(250);
+
+/// What waiters give a flight to be polled after a process has stood still.
+const WAKE: Duration = Duration::from_millis(500);
+
+/// A runtime that is shutting down drops what is spawned on it at once, again and again.
+const MAX_LAUNCHES: u32 = 3;
+
+#[cfg(test)]
 mod tests {
-    use tokio_test::task;
-
     use super::*;
 
-    fn flight() -> Arc<Flight> {
-        after(None)
-    }
-
-    fn after(previous: Option<Arc<Flight>>) -> Arc<Flight> {
-        let (cause, request) = (FetchCause::NoToken, TokenParams::new());
-        Arc::new(Flight::new(1, cause, request, Timestamp::MAX, previous))
-    }
-
     #[test]
-    fn a_waiter_that_moves_to_another_task_is_woken_there() {
-        let flight = flight();
-        let mut waiter = Waiter::new(Arc::clone(&flight));
-        let [mut first, mut second] = [(), ()].map(task::spawn);
-        assert!(first.enter(|cx, _| waiter.poll(cx)).is_pending());
-        assert!(second.enter(|cx, _| waiter.poll(cx)).is_pending());
-        assert_eq!(flight.finish(Outcome::Lost), Some(1));
-        assert!(second.is_woken() && !first.is_woken());
-    }
-
-    // FC1
-    #[test]
-    fn flights_that_were_given_up_unpolled_are_not_kept_by_those_after_them() {
-        let first = flight();
-        let second = after(Some(Arc::clone(&first)));
-        let left = Arc::downgrade(&second);
-        let mut last = after(Some(second));
-        assert!(left.upgrade().is_none() && Arc::strong_count(&first) == 2);
-        // Each would be dropped by the one after it, down to the end of the stack.
-        for _ in 0..100_000 {
-            last = after(Some(last));
-        }
-        assert_eq!(Arc::strong_count(&first), 2);
-    }
-
-    #[test]
-    fn a_waiter_that_leaves_takes_its_waker_along() {
-        let flight = flight();
-        let mut task = task::spawn(());
-        let mut stays = Waiter::new(Arc::clone(&flight));
-        let mut leaves = Waiter::new(Arc::clone(&flight));
-        assert!(task.enter(|cx, _| stays.poll(cx)).is_pending());
-        assert!(task.enter(|cx, _| leaves.poll(cx)).is_pending());
-        drop(leaves);
-        assert!(flight.has_waiters() && !flight.is_deserted());
-        drop(stays);
-        assert!(!flight.has_waiters() && flight.is_deserted());
-        assert_eq!(flight.finish(Outcome::Lost), Some(0));
+    fn pauses_are_short_and_fully_jittered() {
+        assert_eq!(pause(1, 0.0), Duration::ZERO);
+        assert_eq!(pause(1, 1.0), Duration::from_millis(200));
+        assert_eq!(pause(2, 1.0), Duration::from_millis(400));
+        assert!(pause(u32::MAX, 1.0) <= Duration::from_secs(13));
     }
 }

@@ -1,4 +1,5 @@
-//! When a token is fresh, stale, in its last stretch and expired: a pure function of what the server said.
+//! The ages of a token, fresh, stale, in its last stretch and expired: a pure function of what the
+//! server said (rules R10, R11 and R13).
 
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use crate::clock::Timestamp;
 
 /// The turning points in the life of one token, fixed when it arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Schedule {
-    /// When the token request left: life is counted from here, since the server starts counting no earlier.
+pub(crate) struct Lifetime {
+    /// When the token request was sent. Life is counted from here: the server starts counting no
+    /// earlier.
     pub(crate) sent: Timestamp,
-    /// From here on a call starts a renewal without waiting for it.
+    /// From here on a call starts a renewal and does not wait for it.
     pub(crate) stale: Timestamp,
     /// From here on a call waits a moment for the renewal.
     pub(crate) last_stretch: Timestamp,
@@ -25,27 +27,28 @@ pub(crate) enum Freshness {
     LastStretch,
 }
 
-impl Schedule {
-    /// `spread` is the jitter of this token and instance, in `0.0..1.0`.
+impl Lifetime {
+    /// `draw` is the jitter of this token and instance, in `0.0..1.0`.
     pub(crate) fn new(
         policy: &CachePolicy,
         sent: Timestamp,
         received: Timestamp,
-        lifetime: Option<Duration>,
+        expires_in: Option<Duration>,
         refresh_in: Option<Duration>,
-        spread: f64,
+        draw: f64,
     ) -> Self {
-        let life = lifetime
+        let life = expires_in
             .unwrap_or(policy.default_lifetime)
             .min(MAX_LIFETIME);
-        // However short a life the server gives, and however slow it was: a token that has just arrived serves the callers
-        // that waited for it. Otherwise an `expires_in` of 0 would make every call a token request.
+        // However short the life and however slow the server, a token that has just arrived serves
+        // the callers that waited for it. Otherwise an `expires_in` of 0 would make every call a
+        // token request.
         let end = sent.after(life).max(received.after(MIN_HOLD));
         let life = end.since(sent);
 
         let last_stretch = end.before(policy.last_stretch.min(life / 10));
         let ahead = policy.refresh_ahead.min(life / 5);
-        let jitter = (ahead / 10).mul_f64(spread.clamp(0.0, 1.0));
+        let jitter = (ahead / 10).mul_f64(draw.clamp(0.0, 1.0));
         let stale = match refresh_in {
             Some(hint) => sent.after(hint.max(life / 4)),
             None => end.before(ahead),
@@ -56,6 +59,10 @@ impl Schedule {
             last_stretch,
             end,
         }
+    }
+
+    pub(crate) fn is_live(&self, now: Timestamp) -> bool {
+        now < self.end
     }
 
     /// Of a token that is live.
@@ -70,11 +77,11 @@ impl Schedule {
     }
 }
 
-/// A year: what a server means by more than that is "for ever", and for ever is not a life that can be renewed.
+/// A year. A server that says more means "for ever", which cannot be renewed.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The least time a token is held, counted from its arrival.
-pub(crate) const MIN_HOLD: Duration = Duration::from_secs(1);
+const MIN_HOLD: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -82,10 +89,10 @@ mod tests {
 
     const SENT: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
-    fn schedule(life: Option<u64>, hint: Option<u64>, spread: f64) -> [u64; 3] {
+    fn lifetime(life: Option<u64>, hint: Option<u64>, spread: f64) -> [u64; 3] {
         let life = life.map(Duration::from_secs);
         let hint = hint.map(Duration::from_secs);
-        let plan = Schedule::new(
+        let plan = Lifetime::new(
             &CachePolicy::default(),
             SENT,
             SENT.after(Duration::from_millis(20)),
@@ -98,12 +105,12 @@ mod tests {
 
     #[test]
     fn an_hour_is_renewed_five_minutes_ahead_and_used_freely_until_thirty_seconds_before_its_end() {
-        assert_eq!(schedule(Some(3600), None, 0.0), [3300, 3570, 3600]);
+        assert_eq!(lifetime(Some(3600), None, 0.0), [3300, 3570, 3600]);
     }
 
     #[test]
     fn each_stretch_of_a_life_begins_at_its_own_moment() {
-        let at = |stale, last_stretch| Schedule {
+        let at = |stale, last_stretch| Lifetime {
             sent: SENT,
             stale,
             last_stretch,
@@ -117,36 +124,36 @@ mod tests {
 
     #[test]
     fn jitter_takes_at_most_a_tenth_of_the_lead() {
-        assert_eq!(schedule(Some(3600), None, 1.0), [3330, 3570, 3600]);
+        assert_eq!(lifetime(Some(3600), None, 1.0), [3330, 3570, 3600]);
     }
 
     #[test]
     fn a_short_life_is_renewed_in_its_last_fifth() {
-        assert_eq!(schedule(Some(100), None, 0.0), [80, 90, 100]);
+        assert_eq!(lifetime(Some(100), None, 0.0), [80, 90, 100]);
     }
 
     #[test]
     fn no_expires_in_means_the_default_lifetime() {
-        assert_eq!(schedule(None, None, 0.0), [240, 270, 300]);
+        assert_eq!(lifetime(None, None, 0.0), [240, 270, 300]);
     }
 
     // K18
     #[test]
     fn the_servers_refresh_in_wins_within_a_quarter_of_the_life_and_the_last_stretch() {
-        assert_eq!(schedule(Some(86_399), Some(43_199), 0.0)[0], 43_199);
-        assert!(schedule(Some(86_399), Some(43_199), 1.0)[0] <= 43_199 + 30);
-        assert_eq!(schedule(Some(86_400), Some(0), 0.0)[0], 21_600);
-        assert_eq!(schedule(Some(3600), Some(99_999), 0.0)[0], 3570);
+        assert_eq!(lifetime(Some(86_399), Some(43_199), 0.0)[0], 43_199);
+        assert!(lifetime(Some(86_399), Some(43_199), 1.0)[0] <= 43_199 + 30);
+        assert_eq!(lifetime(Some(86_400), Some(0), 0.0)[0], 21_600);
+        assert_eq!(lifetime(Some(3600), Some(99_999), 0.0)[0], 3570);
     }
 
     #[test]
     fn a_life_of_nothing_is_held_for_a_second_after_it_arrived() {
-        assert_eq!(schedule(Some(0), None, 0.0)[2], 1);
+        assert_eq!(lifetime(Some(0), None, 0.0)[2], 1);
     }
 
     #[test]
     fn an_absurd_life_is_clamped_to_a_year() {
-        let [_, _, end] = schedule(Some(u64::MAX), Some(u64::MAX), 0.5);
+        let [_, _, end] = lifetime(Some(u64::MAX), Some(u64::MAX), 0.5);
         assert_eq!(end, MAX_LIFETIME.as_secs());
     }
 }

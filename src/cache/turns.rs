@@ -1,4 +1,5 @@
-//! Who may fly: so many flights at once, in the order in which they came.
+//! Which flights may make token requests: so many at once, in the order in which they came (the
+//! 64 of rule R15).
 //!
 //! # Invariants
 //!
@@ -10,15 +11,16 @@
 //!    may end the attempt that it has begun, and needs a turn for another.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::flight::Flight;
-use super::sync::{Arc, Mutex, lock};
+use super::waiters::Flight;
 use crate::clock::Timestamp;
 use crate::guard::guarded;
+use crate::sync::{Mutex, lock};
 
-/// The turns of all kinds of token but the layer's own, which has one of its own.
+/// The turns of all flights but those of the layer's own parameters, which need none.
 pub(super) struct Turns {
     max: usize,
     inner: Mutex<Inner>,
@@ -126,13 +128,8 @@ mod tests {
     }
 
     fn flight(id: u64) -> Arc<Flight> {
-        let flight = Flight::new(
-            id,
-            FetchCause::NoToken,
-            TokenParams::new(),
-            Timestamp::MAX,
-            None,
-        );
+        let (cause, params) = (FetchCause::NoToken, TokenParams::new());
+        let flight = Flight::new(id, cause, params, None, Timestamp::MAX, None);
         flight.is_polled(NOW, Waker::noop());
         Arc::new(flight)
     }

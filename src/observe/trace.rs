@@ -10,21 +10,21 @@ use pin_project_lite::pin_project;
 use tracing::{Span, debug, debug_span, warn};
 
 use super::Event;
-use crate::cache::Flight;
 use crate::error::Error;
 use crate::guard::guarded;
+use crate::source::FetchCause;
 
 /// The flight outlives the request that started it, so its span is no child of that request's.
 ///
 /// A subscriber that panics costs the flight its span and nothing else.
-pub(crate) fn flight_span(flight: &Flight) -> Span {
+pub(crate) fn flight_span(flight: u64, cause: FetchCause) -> Span {
     let span = guarded(|| {
         debug_span!(
             target: TARGET,
             parent: None,
             "token_flight",
-            flight = flight.id,
-            cause = flight.cause.name()
+            flight,
+            cause = cause.name()
         )
     });
     span.unwrap_or_else(Span::none)

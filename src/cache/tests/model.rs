@@ -1,30 +1,31 @@
-//! Models for loom: every interleaving of a few threads, with a bound on how often a thread is interrupted.
+//! Models for loom: every interleaving of a few threads, with a bound on how often a thread is
+//! interrupted.
 //!
-//! They run the files of this directory as they are, on loom's locks instead of the standard ones; see `sync`. The runtime is
-//! entered and never driven, so no flight lands by itself: the threads below land them.
+//! They run the cache's files as they are, on loom's locks instead of the standard ones; see
+//! `sync`. The runtime is entered and never driven, so no flight ends by itself: the threads below
+//! end them.
 //!
 //! `cargo test -p tower-oauth-model cache::model`
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::future::block_on;
 use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
-use tokio::runtime::{self, Runtime};
+use tokio::runtime::{self, Handle, Runtime};
 
-use super::decision::Decision;
-use super::flight::{Flight, Outcome, Waiter};
-use super::sync::Arc;
-use super::{Cache, CacheConfig, CachePolicy, Refusal, Wait};
-use crate::cache::current::Token;
+use super::current::{Reader, Refused, Token};
+use super::flight::{ask as ask_once, lose};
+use super::machine::{Decision, End};
+use super::waiters::{Flight, Outcome, Waiter};
+use super::{Cache, CacheConfig, CachePolicy, Refusal, wait as wait_for_token};
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::Error;
-use crate::observe::Landing;
 use crate::params::TokenParams;
-use crate::source::FetchCause;
-use crate::source::{TokenFuture, TokenRequest, TokenSource};
+use crate::source::{FetchCause, TokenFuture, TokenRequest, TokenSource};
 use crate::token::TokenResponse;
 
 /// Runs the model in every interleaving, each time in a world of its own.
@@ -65,7 +66,7 @@ impl World {
         let config = CacheConfig {
             policy: CachePolicy::default(),
             own: TokenParams::new(),
-            refusals: Arc::from([]),
+            unauthorized: Arc::from([]),
             clock: Clock::Manual(clock.clone()),
             watch: Default::default(),
         };
@@ -78,12 +79,8 @@ impl World {
 
     /// A call that launches a flight.
     fn launch(&self) -> Arc<Flight> {
-        match self.cache.call(&TokenParams::new(), None, true) {
-            Ok(Decision::Wait {
-                flight,
-                launch: true,
-                ..
-            }) => flight,
+        match ask_for(&self.cache, None) {
+            (Decision::Wait { flight, .. }, true) => flight,
             _ => panic!("a flight was to be launched"),
         }
     }
@@ -104,42 +101,44 @@ impl TokenSource for Never {
     }
 }
 
-fn succeed(cache: &Arc<Cache>, flight: &Flight) {
+/// As a call does that can wait and launch.
+fn ask_for(
+    cache: &Arc<Cache>,
+    newer_than: Option<u64>,
+) -> (Decision<Arc<Token>, Arc<Flight>>, bool) {
+    let runtime = Handle::current();
+    ask_once(cache, &TokenParams::new(), newer_than, true, Some(&runtime))
+}
+
+fn succeed(cache: &Cache, flight: &Flight) {
     let response = TokenResponse::new("t").expect("a token");
     let response = response.with_expires_in(Duration::from_secs(3600));
-    cache.succeed(flight, &response, cache.clock.now(), &landing(flight));
+    let end = cache.token(flight, &response, cache.clock.now());
+    cache.end(flight, end, |_, _| {});
 }
 
 fn fail(cache: &Cache, flight: &Flight) {
-    cache.fail(flight, Error::transient("down"), &landing(flight));
-}
-
-fn landing(flight: &Flight) -> Landing<'static> {
-    Landing {
-        cause: flight.cause,
-        attempts: 1,
-        latency: Duration::ZERO,
-        host: None,
-    }
+    let end = End::Failed(Error::transient("down"));
+    cache.end(flight, end, |_, _| {});
 }
 
 /// The token that a call gets now, without a flight.
 fn serve(cache: &Arc<Cache>) -> Arc<Token> {
-    match cache.call(&TokenParams::new(), None, true) {
-        Ok(Decision::Serve { token, .. }) => token,
+    match ask_for(cache, None).0 {
+        Decision::Serve(token) => token,
         _ => panic!("a token was to be served"),
     }
 }
 
-/// What a caller does who waits until he is told. Lands the flight himself if it is his.
+/// What a caller does who waits until he is told. He ends the flight himself if it is his.
 fn ask(cache: &Arc<Cache>, newer_than: Option<u64>) -> Result<Arc<Token>, Error> {
     loop {
-        let flight = match cache.call(&TokenParams::new(), newer_than, true)? {
-            Decision::Serve { token, .. } => return Ok(token),
-            Decision::Fail(error) => return Err(error),
-            Decision::Later { .. } => panic!("the runtime has timers"),
-            Decision::Wait { flight, launch, .. } => {
-                if launch {
+        let flight = match ask_for(cache, newer_than) {
+            (Decision::Serve(token), _) => return Ok(token),
+            (Decision::Fail(error), _) => return Err(error),
+            (Decision::Later(_), _) => panic!("the runtime has timers"),
+            (Decision::Wait { flight, .. }, launched) => {
+                if launched {
                     succeed(cache, &flight);
                 }
                 flight
@@ -161,30 +160,30 @@ fn wait(flight: Arc<Flight>) -> Outcome {
 
 fn flight() -> Arc<Flight> {
     let deadline = Timestamp::MAX;
-    Arc::new(Flight::new(
-        1,
-        FetchCause::NoToken,
-        TokenParams::new(),
-        deadline,
-        None,
-    ))
+    let (cause, params) = (FetchCause::NoToken, TokenParams::new());
+    Arc::new(Flight::new(1, cause, params, None, deadline, None))
 }
 
-/// At rest: nothing is in flight, and the view outside the lock is the token that calls are served.
+/// At rest: nothing is in flight, and readers see the token that calls are served.
 fn check_at_rest(cache: &Arc<Cache>) -> Arc<Token> {
-    let (held, fetching) = cache.look(|state, _| {
-        let own = cache.own();
-        (state.token(own).cloned(), state.is_fetching(own))
-    });
-    assert!(!fetching);
-    let held = held.expect("a token");
+    assert!(!cache.status(cache.own()).fetching);
+    let held = cache.live_token(cache.own(), None).expect("a token");
     let served = serve(cache);
     assert!(Arc::ptr_eq(&held, &served));
-    let free = cache
-        .free_token(&mut None)
-        .expect("free after it was served");
-    assert!(Arc::ptr_eq(&held, &free));
+    let mut reader = Reader::default();
+    let free = cache.free_token(&mut reader);
+    let free = free.expect("free after it was served");
+    assert_eq!(held.generation, free.generation);
     held
+}
+
+/// Generations number the flights.
+fn launched(cache: &Arc<Cache>) -> u64 {
+    cache.forget(cache.own());
+    let (Decision::Wait { flight, .. }, true) = ask_for(cache, None) else {
+        panic!("nothing is held back");
+    };
+    flight.id - 1
 }
 
 #[test]
@@ -222,8 +221,7 @@ fn whoever_leaves_while_the_flight_finishes_takes_nobody_elses_place() {
         };
         drop(leaver);
         assert!(matches!(stayer.join().expect("woken"), Outcome::Lost));
-        let told = finisher.join().expect("finished").expect("finished once");
-        assert!(told <= 2);
+        assert!(finisher.join().expect("finished"), "finished once");
         assert!(flight.is_finished());
     });
 }
@@ -234,7 +232,7 @@ fn a_flight_finishes_once_and_all_are_told_the_same() {
         let flight = flight();
         let finishers = [Outcome::Lost, Outcome::Failed(Error::transient("down"))].map(|outcome| {
             let flight = Arc::clone(&flight);
-            spawn(move || flight.finish(outcome).is_some())
+            spawn(move || flight.finish(outcome))
         });
         let told = wait(Arc::clone(&flight));
         let [lost, failed] = finishers.map(|finisher| finisher.join().expect("finished"));
@@ -245,13 +243,13 @@ fn a_flight_finishes_once_and_all_are_told_the_same() {
 }
 
 #[test]
-fn a_call_that_meets_a_landing_flight_is_served() {
+fn a_call_that_meets_a_flight_at_its_end_is_served() {
     explore(|world| {
         let flight = world.launch();
         let caller = {
             let cache = Arc::clone(&world.cache);
             let own = cache.own().clone();
-            spawn(move || block_on(Wait::new(cache, own)))
+            spawn(move || block_on(wait_for_token(cache, own, None)))
         };
         succeed(&world.cache, &flight);
         let token = caller.join().expect("woken").expect("served");
@@ -261,7 +259,7 @@ fn a_call_that_meets_a_landing_flight_is_served() {
 }
 
 #[test]
-fn a_take_over_and_the_late_landing_of_the_frozen_flight_leave_one_token_and_no_flight() {
+fn a_take_over_and_the_late_end_of_the_frozen_flight_leave_one_token_and_no_flight() {
     explore(|world| {
         let frozen = world.launch();
         let caller = {
@@ -271,7 +269,7 @@ fn a_take_over_and_the_late_landing_of_the_frozen_flight_leave_one_token_and_no_
         let impatient = {
             let (cache, frozen) = (Arc::clone(&world.cache), Arc::clone(&frozen));
             spawn(move || {
-                cache.lose(&frozen);
+                lose(&cache, &frozen);
                 ask(&cache, None)
             })
         };
@@ -280,12 +278,9 @@ fn a_take_over_and_the_late_landing_of_the_frozen_flight_leave_one_token_and_no_
             caller.join().expect("woken").expect("served");
         }
         let held = check_at_rest(&world.cache);
-        let launched = world.cache.look(|state, _| state.flights());
+        let launched = launched(&world.cache);
         assert!(launched <= 2);
-        assert_eq!(
-            held.flight, launched,
-            "the later flight's token is in force"
-        );
+        assert_eq!(held.generation, launched, "the later flight's is in force");
     });
 }
 
@@ -296,17 +291,15 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
         let impatient = {
             let (cache, frozen) = (Arc::clone(&world.cache), Arc::clone(&frozen));
             spawn(move || {
-                cache.lose(&frozen);
+                lose(&cache, &frozen);
                 ask(&cache, None)
             })
         };
         fail(&world.cache, &frozen);
         let told = impatient.join().expect("told");
-        let (fetching, backoff) = world.cache.look(|state, now| {
-            let own = world.cache.own();
-            (state.is_fetching(own), state.backoff(own, now))
-        });
-        assert!(!fetching);
+        let status = world.cache.status(world.cache.own());
+        let backoff = status.next_attempt_in;
+        assert!(!status.fetching);
         match told {
             // The flight had been given up when it failed, so nobody backs off for it.
             Ok(token) => {
@@ -326,12 +319,12 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
 fn a_take_over_that_fails_does_not_fail_a_caller_who_could_use_the_late_token() {
     explore(|world| {
         let frozen = world.launch();
-        world.cache.lose(&frozen);
+        lose(&world.cache, &frozen);
         let second = world.launch();
         let caller = {
             let cache = Arc::clone(&world.cache);
             let own = cache.own().clone();
-            spawn(move || block_on(Wait::new(cache, own)))
+            spawn(move || block_on(wait_for_token(cache, own, None)))
         };
         succeed(&world.cache, &frozen);
         fail(&world.cache, &second);
@@ -358,11 +351,11 @@ fn callers_of_a_runtime_that_dies_take_over() {
 fn a_401_that_meets_its_renewal_costs_no_second_one() {
     explore(|world| {
         let old = world.with_token();
-        assert_eq!(world.cache.refuse(&old, API), Refusal::Suspected);
+        assert_eq!(world.cache.refused(&old, API), Refusal::Suspected);
         let renewal = world.launch();
         let late = {
             let (cache, old) = (Arc::clone(&world.cache), Arc::clone(&old));
-            spawn(move || cache.refuse(&old, API))
+            spawn(move || cache.refused(&old, API))
         };
         let replay = {
             let (cache, old) = (Arc::clone(&world.cache), old.generation);
@@ -373,7 +366,7 @@ fn a_401_that_meets_its_renewal_costs_no_second_one() {
         let token = replay.join().expect("woken").expect("served");
         assert!(token.generation > old.generation);
         assert!(Arc::ptr_eq(&token, &check_at_rest(&world.cache)));
-        assert_eq!(world.cache.look(|state, _| state.flights()), 2);
+        assert_eq!(launched(&world.cache), 2);
     });
 }
 
@@ -386,7 +379,7 @@ fn a_401_that_meets_a_renewal_under_way_makes_only_the_old_token_suspect() {
         let refusal = {
             let (cache, old) = (Arc::clone(&world.cache), Arc::clone(&old));
             spawn(move || {
-                let refusal = cache.refuse(&old, API);
+                let refusal = cache.refused(&old, API);
                 (refusal, ask(&cache, None))
             })
         };
@@ -394,10 +387,7 @@ fn a_401_that_meets_a_renewal_under_way_makes_only_the_old_token_suspect() {
         let (refusal, token) = refusal.join().expect("told");
         assert!(matches!(refusal, Refusal::Suspected | Refusal::Known));
         assert_eq!(token.expect("served").generation, 2);
-        let suspect = world
-            .cache
-            .look(|state, _| state.is_suspect(world.cache.own()));
-        assert!(!suspect);
+        assert!(!world.cache.status(world.cache.own()).suspect);
         assert_eq!(check_at_rest(&world.cache).generation, 2);
     });
 }
@@ -406,21 +396,21 @@ fn a_401_that_meets_a_renewal_under_way_makes_only_the_old_token_suspect() {
 fn the_view_outside_the_lock_never_goes_back_to_an_older_token() {
     explore(|world| {
         let frozen = world.launch();
-        world.cache.lose(&frozen);
+        lose(&world.cache, &frozen);
         let later = world.launch();
-        let lander = {
+        let ender = {
             let cache = Arc::clone(&world.cache);
             spawn(move || succeed(&cache, &later))
         };
         let reader = {
             let cache = Arc::clone(&world.cache);
             spawn(move || {
-                let (mut newest, mut last) = (0, None);
+                let (mut newest, mut reader) = (0, Reader::default());
                 for _ in 0..2 {
                     let seen = [
-                        cache.free_token(&mut last),
+                        cache.free_token(&mut reader).cloned(),
                         ask(&cache, None).ok(),
-                        cache.free_token(&mut last),
+                        cache.free_token(&mut reader).cloned(),
                     ];
                     for token in seen.into_iter().flatten() {
                         assert!(token.generation >= newest);
@@ -430,9 +420,9 @@ fn the_view_outside_the_lock_never_goes_back_to_an_older_token() {
             })
         };
         succeed(&world.cache, &frozen);
-        lander.join().expect("landed");
+        ender.join().expect("ended");
         reader.join().expect("never back");
-        assert_eq!(check_at_rest(&world.cache).flight, 2);
+        assert_eq!(check_at_rest(&world.cache).generation, 2);
     });
 }
 

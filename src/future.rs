@@ -1,0 +1,439 @@
+//! The future of one request through the layer: what its answer says of the token, and its rare
+//! detours, a wait for a token and a replay (rules R4, R18, R19 and R21).
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::AUTHORIZATION;
+use http::{Method, Request, Response};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tower::Service;
+
+use crate::cache::current::Token;
+use crate::cache::{self, Cache, Refusal, Wait};
+use crate::challenge::{self, Challenges, Verdict};
+use crate::error::{BoxError, Error};
+use crate::replay::{self, ReplayBody};
+use crate::runtime::timer;
+
+pin_project! {
+    /// The future of [`OAuth`](crate::OAuth).
+    ///
+    /// With a token at hand it is the inner service's future and a reference to the token: nothing
+    /// is boxed and nothing is cloned. A request that has to wait for a token waits in one box with
+    /// its inner service, and so does one that is replayed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the request. A flight that it waits for, or has started, goes on for the
+    /// others.
+    // A struct and not an enum of its phases: an enum is taken apart and put together again at each
+    // match, which copies the inner future each time.
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        // The call under way.
+        #[pin]
+        response: Option<S::Future>,
+        carried: Carried,
+        bearer: Bearer,
+        rare: Option<Box<Rare<S, B, R>>>,
+    }
+}
+
+/// What the request carries.
+enum Carried {
+    Nothing,
+    Token(Arc<Token>),
+    /// It is not sent: it must not have a token, or none can be had.
+    Failed(Error),
+}
+
+/// What is remembered of a request that carries a token.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Bearer {
+    origin: u64,
+    /// Only a POST may be a gRPC call, whose answer has its status in a header.
+    posted: bool,
+    replayed: bool,
+}
+
+/// A second copy of a request, and a service to send it with that has yet to be polled ready.
+pub(crate) struct Spare<S, B> {
+    request: Option<Request<B>>,
+    not_ready: S,
+    /// The layer and the service may be gone by the time of the 401 (`oneshot` drops them), and the
+    /// replay still needs a token.
+    cache: Arc<Cache>,
+}
+
+/// What a request with a token at hand that is not refused never needs. Behind one box, so that such
+/// a request does not pay for it in moves.
+enum Rare<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    Spare(Spare<S, B>),
+    Waiting(Waiting<S, B, R>),
+    Renewing(Renewing<S, B>),
+}
+
+/// A request that waits for its first token, with the inner service that was polled ready for it.
+struct Waiting<S, B, R> {
+    wait: Wait,
+    ready: S,
+    request: Option<Request<B>>,
+    origin: u64,
+    replay: R,
+    cache: Arc<Cache>,
+}
+
+/// A request whose token was refused, and that is to be sent again.
+struct Renewing<S, B>
+where
+    S: Service<Request<B>>,
+{
+    wait: Wait,
+    renewed: Option<Arc<Token>>,
+    refused: Arc<Token>,
+    /// How long the answer may be withheld.
+    until: Instant,
+    /// Rings then, where the service is not ready. It may never be: the body of the answer can hold
+    /// the very slot that it waits for.
+    limit: Option<Pin<Box<Sleep>>>,
+    origin: u64,
+    spare: Spare<S, B>,
+    /// The answer that refused the token, which is returned if no replay comes of it.
+    answer: Option<S::Response>,
+}
+
+/// Where a detour ends.
+enum Exit<S, B>
+where
+    S: Service<Request<B>>,
+{
+    Call(S::Future, Bearer, Arc<Token>, Option<Spare<S, B>>),
+    Answer(S::Response),
+}
+
+/// Puts the token on the request. The scheme is always the one we send, whatever the server called
+/// it; an earlier value is replaced.
+#[inline(always)]
+pub(crate) fn attach<B>(request: &mut Request<B>, token: &Token, origin: u64) -> Bearer {
+    let headers = request.headers_mut();
+    headers.insert(AUTHORIZATION, token.header.clone());
+    Bearer {
+        origin,
+        posted: *request.method() == Method::POST,
+        replayed: false,
+    }
+}
+
+/// The copy that a replay may need.
+#[inline(always)]
+pub(crate) fn spare<S: Clone, B>(
+    request: &Request<B>,
+    service: &S,
+    replay: &impl ReplayBody<B>,
+    cache: &Arc<Cache>,
+) -> Option<Spare<S, B>> {
+    replay::copy(replay, request).map(|copy| Spare {
+        request: Some(copy),
+        not_ready: service.clone(),
+        cache: Arc::clone(cache),
+    })
+}
+
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    #[inline(always)]
+    pub(crate) fn calling(
+        response: S::Future,
+        bearer: Bearer,
+        token: Arc<Token>,
+        spare: Option<Spare<S, B>>,
+    ) -> Self {
+        Self {
+            response: Some(response),
+            carried: Carried::Token(token),
+            bearer,
+            rare: spare.map(|spare| Box::new(Rare::Spare(spare))),
+        }
+    }
+
+    pub(crate) fn passing(response: S::Future) -> Self {
+        Self {
+            response: Some(response),
+            carried: Carried::Nothing,
+            bearer: Bearer::default(),
+            rare: None,
+        }
+    }
+
+    pub(crate) fn failing(error: Error) -> Self {
+        Self {
+            response: None,
+            carried: Carried::Failed(error),
+            bearer: Bearer::default(),
+            rare: None,
+        }
+    }
+
+    /// `ready` was polled ready.
+    pub(crate) fn waiting(
+        wait: Wait,
+        ready: S,
+        request: Request<B>,
+        origin: u64,
+        replay: R,
+        cache: Arc<Cache>,
+    ) -> Self {
+        let waiting = Waiting {
+            wait,
+            ready,
+            request: Some(request),
+            origin,
+            replay,
+            cache,
+        };
+        Self {
+            response: None,
+            carried: Carried::Nothing,
+            bearer: Bearer::default(),
+            rare: Some(Box::new(Rare::Waiting(waiting))),
+        }
+    }
+}
+
+impl<S, B, ResB, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<ResB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayBody<B>,
+{
+    type Output = Result<Response<ResB>, BoxError>;
+
+    // (failed | waiting)? => calling => (renewing => calling)?
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.as_mut().project();
+        let Some(response) = this.response.as_pin_mut() else {
+            return self.poll_detour(cx);
+        };
+        // The answer is only looked at, and goes by value to a cold function when it is not an
+        // ordinary success: what is bound or reaches a call by reference is copied.
+        match response.poll(cx) {
+            Poll::Ready(Ok(answer)) if this.bearer.accepts(&answer, this.carried) => {
+                Poll::Ready(Ok(answer))
+            }
+            Poll::Ready(Ok(answer)) => self.look_closer(answer, cx),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S, B, ResB, R> ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<ResB>> + Clone,
+    S::Error: Into<BoxError>,
+    R: ReplayBody<B>,
+{
+    /// An answer that may have refused the token.
+    #[cold]
+    #[inline(never)]
+    fn look_closer(
+        mut self: Pin<&mut Self>,
+        answer: Response<ResB>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<ResB>, BoxError>> {
+        let mut this = self.as_mut().project();
+        match prepare_replay(*this.bearer, this.carried, this.rare, answer) {
+            Some(answer) => Poll::Ready(Ok(answer)),
+            None => {
+                this.response.set(None);
+                self.poll_detour(cx)
+            }
+        }
+    }
+
+    /// No call is under way.
+    #[cold]
+    #[inline(never)]
+    fn poll_detour(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<ResB>, BoxError>> {
+        let mut this = self.as_mut().project();
+        let exit = match this.rare.as_deref_mut() {
+            Some(Rare::Waiting(waiting)) => ready!(waiting.poll(cx))?,
+            Some(Rare::Renewing(renewing)) => ready!(renewing.poll(cx)),
+            Some(Rare::Spare(_)) | None => match mem::replace(this.carried, Carried::Nothing) {
+                Carried::Failed(error) => return Poll::Ready(Err(error.into())),
+                Carried::Token(_) | Carried::Nothing => panic!("polled after it was ready"),
+            },
+        };
+        match exit {
+            Exit::Answer(answer) => Poll::Ready(Ok(answer)),
+            Exit::Call(response, bearer, token, spare) => {
+                *this.bearer = bearer;
+                *this.carried = Carried::Token(token);
+                *this.rare = spare.map(|spare| Box::new(Rare::Spare(spare)));
+                this.response.set(Some(response));
+                self.poll(cx)
+            }
+        }
+    }
+}
+
+impl Bearer {
+    /// Whether the answer says nothing of the token, and there is nothing to say of it.
+    #[inline(always)]
+    fn accepts<B>(&self, answer: &Response<B>, carried: &Carried) -> bool {
+        let Carried::Token(token) = carried else {
+            return true;
+        };
+        let (status, headers) = (answer.status(), answer.headers());
+        let also = &token.unauthorized;
+        !(self.replayed || challenge::is_suspicious(self.posted, status, headers, also))
+    }
+}
+
+/// If the token was refused, tells the cache, and prepares the replay if there is a copy to send
+/// and a renewal to hope for. Otherwise gives the answer back, with its challenges.
+fn prepare_replay<S, B, R, ResB>(
+    bearer: Bearer,
+    carried: &Carried,
+    rare: &mut Option<Box<Rare<S, B, R>>>,
+    mut answer: Response<ResB>,
+) -> Option<Response<ResB>>
+where
+    S: Service<Request<B>, Response = Response<ResB>>,
+{
+    let Carried::Token(token) = carried else {
+        return Some(answer);
+    };
+    if bearer.replayed {
+        replay::mark(&mut answer);
+    }
+    let challenges = Challenges::parse(answer.headers());
+    let (status, headers) = (answer.status(), answer.headers());
+    let also = &token.unauthorized;
+    let verdict = challenge::decide(bearer.posted, status, headers, &challenges, also);
+    if !challenges.is_empty() {
+        answer.extensions_mut().insert(challenges);
+    }
+    if verdict != Verdict::Refused {
+        return Some(answer);
+    }
+    // No cache any more means no layer, and nobody whose next request could renew.
+    let Some(cache) = token.cache.upgrade() else {
+        return Some(answer);
+    };
+    let refusal = cache.refused(token, bearer.origin);
+    // A replay has no copy: there is never a third time, but the next request will renew.
+    let Some(Rare::Spare(spare)) = rare.take().map(|rare| *rare) else {
+        return Some(answer);
+    };
+    if matches!(refusal, Refusal::BudgetSpent { .. }) {
+        return Some(answer);
+    }
+    let cache = Arc::clone(&spare.cache);
+    *rare = Some(Box::new(Rare::Renewing(Renewing {
+        until: Instant::now() + cache.flight_limit(),
+        limit: None,
+        wait: cache::wait(cache, token.params.clone(), Some(token.generation)),
+        renewed: None,
+        refused: Arc::clone(token),
+        origin: bearer.origin,
+        spare,
+        answer: Some(answer),
+    })));
+    None
+}
+
+impl<S, B, R> Waiting<S, B, R>
+where
+    S: Service<Request<B>> + Clone,
+    R: ReplayBody<B>,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit<S, B>, Error>> {
+        let token = ready!(self.wait.as_mut().poll(cx))?;
+        let request = self.request.take();
+        let mut request = request.expect("polled after it was ready");
+        let bearer = attach(&mut request, &token, self.origin);
+        let spare = spare(&request, &self.ready, &self.replay, &self.cache);
+        let response = self.ready.call(request);
+        Poll::Ready(Ok(Exit::Call(response, bearer, token, spare)))
+    }
+}
+
+impl<S, B> Renewing<S, B>
+where
+    S: Service<Request<B>>,
+{
+    /// The replay, or the first answer when there is none.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Exit<S, B>> {
+        let token = match &self.renewed {
+            Some(token) => token,
+            None => match ready!(self.wait.as_mut().poll(cx)) {
+                // The server gave the refused token again; the API would refuse it again.
+                Ok(token) if token.header == self.refused.header => return self.give_up(),
+                Ok(token) => self.renewed.insert(token),
+                Err(_) => return self.give_up(),
+            },
+        };
+        // Polled ready only now, just before its call: a reservation made earlier could wait here
+        // for as long as a flight.
+        match self.spare.not_ready.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return self.give_up(),
+            Poll::Pending => {
+                if self.limit.is_none() {
+                    self.limit = timer(self.until).map(Box::pin);
+                }
+                let Some(limit) = &mut self.limit else {
+                    return self.give_up();
+                };
+                ready!(limit.as_mut().poll(cx));
+                return self.give_up();
+            }
+        }
+        let request = self.spare.request.take();
+        let mut request = request.expect("polled after it was ready");
+        let bearer = Bearer {
+            replayed: true,
+            ..attach(&mut request, token, self.origin)
+        };
+        let token = Arc::clone(token);
+        let response = self.spare.not_ready.call(request);
+        Poll::Ready(Exit::Call(response, bearer, token, None))
+    }
+
+    fn give_up(&mut self) -> Poll<Exit<S, B>> {
+        let answer = self.answer.take().expect("polled after it was ready");
+        Poll::Ready(Exit::Answer(answer))
+    }
+}
+
+impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match (&self.carried, self.rare.as_deref()) {
+            (Carried::Failed(_), _) => "failing",
+            (_, Some(Rare::Waiting(_))) => "waiting",
+            (_, Some(Rare::Renewing(_))) => "renewing",
+            (_, Some(Rare::Spare(_)) | None) => "calling",
+        };
+        f.debug_tuple("ResponseFuture").field(&phase).finish()
+    }
+}
