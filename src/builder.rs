@@ -129,7 +129,7 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
-    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::TreatAsUnauthorized`].
+    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::Setting`].
     pub fn treat_as_unauthorized(mut self, status: StatusCode) -> Self {
         self.refusals.push(status);
         self
@@ -165,7 +165,7 @@ impl<G> OAuthLayerBuilder<G> {
                 && **status != StatusCode::NOT_MODIFIED
         };
         if let Some(&status) = self.refusals.iter().find(|status| !refuses(status)) {
-            return Err(BuildError::TreatAsUnauthorized { status });
+            return Err(BuildError::treat_as_unauthorized(status));
         }
         let config = CacheConfig {
             policy: self.policy,
@@ -252,10 +252,8 @@ fn check_assumed(destinations: &Destinations) -> Result<(), BuildError> {
     if destinations.find(&only_a_path).is_some() {
         return Ok(());
     }
-    Err(BuildError::AssumedOrigin {
-        origin: assumed.to_string(),
-        listed: !destinations.allowed.is_empty(),
-    })
+    let listed = !destinations.allowed.is_empty();
+    Err(BuildError::assumed_origin(assumed, listed))
 }
 
 impl<G: fmt::Debug> fmt::Debug for OAuthLayerBuilder<G> {
