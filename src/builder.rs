@@ -129,7 +129,7 @@ impl<G> OAuthLayerBuilder<G> {
     }
 
     /// Takes this status for a refused token too, as 401 is. For APIs that answer a dead token with 403 or 419. May be called again for
-    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::TreatAsUnauthorized`].
+    /// more. Default: 401 alone. 1xx, 2xx and 304 refuse nothing and are a [`BuildError::Setting`].
     pub fn treat_as_unauthorized(mut self, status: StatusCode) -> Self {
         self.unauthorized.push(status);
         self
@@ -165,7 +165,7 @@ impl<G> OAuthLayerBuilder<G> {
                 && **status != StatusCode::NOT_MODIFIED
         };
         if let Some(&status) = self.unauthorized.iter().find(|status| !refuses(status)) {
-            return Err(BuildError::TreatAsUnauthorized { status });
+            return Err(BuildError::treat_as_unauthorized(status));
         }
         let config = CacheConfig {
             policy: self.policy,

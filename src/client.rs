@@ -18,10 +18,10 @@ use crate::error::BuildError;
 /// No connection outlives its exchange: tokens are fetched once in many minutes, and a connection kept that long is more often
 /// dead than alive, so that a second attempt on it would fail like the first.
 pub(crate) fn https() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, BuildError> {
-    let provider = provider().ok_or(BuildError::CryptoProvider)?;
+    let provider = provider().ok_or(BuildError::NO_TLS_PROVIDER)?;
     let connector = HttpsConnectorBuilder::new()
         .with_provider_and_platform_verifier(provider)
-        .map_err(BuildError::Tls)?
+        .map_err(BuildError::no_certificate_verifier)?
         .https_only()
         .enable_http1()
         .wrap_connector(tcp());

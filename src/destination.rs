@@ -141,10 +141,8 @@ impl Destinations {
     pub(crate) fn check_assumed(&self) -> Result<(), BuildError> {
         match &self.assumed {
             Some(assumed) if !self.allows(|origin| origin == assumed, assumed.is_safe()) => {
-                Err(BuildError::AssumedOrigin {
-                    origin: assumed.to_string(),
-                    listed: !self.allowed.is_empty(),
-                })
+                let listed = !self.allowed.is_empty();
+                Err(BuildError::assumed_origin(assumed, listed))
             }
             _ => Ok(()),
         }

@@ -18,7 +18,8 @@ use http::Uri;
 use http::uri::{Authority, Scheme};
 use rustc_hash::FxHasher;
 
-pub(crate) use self::misspelt::{misspelt, without_doubled_scheme};
+pub(crate) use self::misspelt::misspelt;
+use self::misspelt::{meant_origin, misspelt_origin};
 use crate::error::BuildError;
 
 /// An origin that a setting names.
@@ -57,13 +58,17 @@ impl Origin {
         let uri = parse(text)?;
         let (scheme, authority) = absolute(&uri)?;
         if authority.as_str().contains('@') {
-            return Err("an origin has no user-info");
+            return Err("leave the user-info out");
         }
         let parts = Parts::read(scheme, authority)?;
         parts.check_setting()?;
-        // `http::Uri` drops a fragment without a word.
-        if !matches!(uri.path(), "" | "/") || uri.query().is_some() || text.contains('#') {
-            return Err("an origin ends after the host or port");
+        if !matches!(uri.path(), "" | "/") {
+            return Err("leave the path out");
+        } else if uri.query().is_some() {
+            return Err("leave the query out");
+        } else if text.contains('#') {
+            // `http::Uri` drops a fragment without a word.
+            return Err("leave the fragment out");
         }
         Ok(Self::new(&parts))
     }
@@ -103,35 +108,41 @@ impl FromStr for Origin {
     type Err = BuildError;
 
     fn from_str(text: &str) -> Result<Self, BuildError> {
-        Self::read(text).map_err(|_| BuildError::Origin {
-            origin: without_secrets(text),
-        })
+        let wrong = match misspelt_origin(text) {
+            Some(wrong) => wrong,
+            None => match Self::read(text) {
+                Ok(origin) => return Ok(origin),
+                Err(wrong) => wrong,
+            },
+        };
+        let origin = without_secrets(text);
+        let before_host = text.rsplit_once('@').map_or("", |(before, _)| before);
+        // Either a password or the query has an `@` then, and the host may be part of a secret.
+        let reason = if before_host.contains(['?', '#']) {
+            "leave out the user-info, the query and the fragment".into()
+        } else {
+            match meant_origin(text).filter(|meant| meant != text && Self::read(meant).is_ok()) {
+                Some(meant) => {
+                    let wrong = wrong.split(';').next().unwrap_or_default();
+                    format!("{wrong}: write {meant:?}").into()
+                }
+                None => wrong.into(),
+            }
+        };
+        Err(BuildError::Origin { origin, reason })
     }
 }
 
-/// What is wrong with a text that was to be an origin, as a clause whose subject is the text.
-pub(crate) fn wrong(text: &str) -> Option<&'static str> {
-    Origin::read(text).err()
-}
+const HIDDEN: &str = "...";
 
-/// A text for an error, with stars for what may be a password or a key. They stay when it is done
-/// again.
+/// A text for an error. Dots tell that something may be a password or a key and is left out.
 pub(crate) fn without_secrets(text: &str) -> String {
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), text),
-    };
-    let (user, shown) = match rest.rsplit_once('@') {
-        // An `@` after a `?` may be part of a query, and a `?` before an `@` of a password.
-        Some((before, _)) if before.contains(['?', '#']) => ("***", ""),
-        Some((_, after)) => ("***@", after),
-        None => ("", rest),
-    };
-    let (shown, cut) = match shown.find(['?', '#']) {
-        Some(end) if end + 1 < shown.len() => (&shown[..=end], "***"),
-        _ => (shown, ""),
-    };
-    format!("{scheme}{user}{shown}{cut}")
+    let shown = crate::error::without_secrets(text);
+    if text.contains(['@', '?', '#']) && !shown.ends_with(HIDDEN) {
+        shown + HIDDEN
+    } else {
+        shown
+    }
 }
 
 /// What an origin consists of. With `S = &str` it borrows from the URI as written.
@@ -312,7 +323,7 @@ fn position(text: &str, wanted: impl Fn(u8) -> bool) -> Option<usize> {
 
 fn check_name(name: &str) -> Result<(), &'static str> {
     match name.as_bytes() {
-        [] | [b'.'] => Err("it has no host"),
+        [] | [b'.'] => Err(NO_HOST),
         [b'.', ..] | [.., b'.', b'.'] => Err(EMPTY_LABEL),
         _ => Ok(()),
     }
@@ -424,44 +435,24 @@ fn number_end(https: bool, length: usize, port: u16) -> u64 {
     length as u64 ^ u64::from(port) << 32 ^ u64::from(https) << 48
 }
 
-/// Parses an absolute URL that a person has written, and says what is wrong with it.
+/// Parses an absolute URL that a person has written, or says what is wrong with it.
 pub(crate) fn parse(text: &str) -> Result<Uri, &'static str> {
-    text.parse().map_err(|_| why_unparsable(text))
+    match misspelt(text) {
+        Some(wrong) => Err(wrong),
+        None => text.parse().map_err(|_| match text.split_once("://") {
+            Some((_, rest)) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => NO_HOST,
+            _ => "it has a character that no URL has",
+        }),
+    }
 }
 
 /// Scheme and authority of a URL that a person has written.
 pub(crate) fn absolute(uri: &Uri) -> Result<(&Scheme, &Authority), &'static str> {
-    match (uri.scheme(), uri.authority()) {
-        (Some(scheme), Some(authority)) => Ok((scheme, authority)),
-        (_, None) => Err("it is only a path; write scheme and host in front"),
-        (None, _) => Err(NO_SCHEME),
-    }
+    let scheme = uri.scheme().ok_or("it has no scheme")?;
+    Ok((scheme, uri.authority().ok_or(NO_HOST)?))
 }
 
-const NO_SCHEME: &str = "it has no scheme; write https:// in front";
-
-fn why_unparsable(text: &str) -> &'static str {
-    let Some((_, rest)) = text.split_once("://") else {
-        return if text.is_empty() {
-            "it is empty"
-        } else {
-            NO_SCHEME
-        };
-    };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let authority = &rest[..end];
-    let strange =
-        |char: char| char.is_whitespace() || char.is_control() || "\"'<>\\^`{|}".contains(char);
-    if authority.is_empty() {
-        "it has no host"
-    } else if text.contains(strange) {
-        "it has a blank, a line break, a quotation mark, a brace or the like"
-    } else if !authority.is_ascii() {
-        "its host is not ASCII; write it in punycode (xn--)"
-    } else {
-        "it is not a URL"
-    }
-}
+const NO_HOST: &str = "it has no host";
 
 #[cfg(test)]
 mod tests {
@@ -692,19 +683,20 @@ mod tests {
             ("https:///v1", "no host"),
             ("https://b\u{fc}cher.example", "xn--"),
             ("https://\u{4f8b}\u{3048}.jp:8443", "xn--"),
-            ("\"https://api.example\"", "quotation mark"),
-            ("https://api.example ", "blank"),
+            ("\"https://api.example\"", "quotes around"),
+            ("https://api.example ", "white space around"),
             ("https://api.example\n", "line break"),
-            ("https://{host}", "brace"),
-            ("https://$HOST", "character"),
-            ("https://api%2eexample", "not a URL"),
+            ("https://{host}", "placeholder"),
+            ("https://$HOST", "placeholder"),
+            ("https://api%2eexample", "has a %"),
             ("https://*.example", "name each host"),
             ("https://api..example", "label"),
             ("ws://api.example", "neither https nor http"),
             ("https://u:p@api.example", "user-info"),
-            ("https://api.example/v1", "after the host"),
-            ("https://api.example?x", "after the host"),
-            ("https://api.example#x", "after the host"),
+            ("https://api.example/v1", "leave the path out"),
+            ("https://api.example?x", "leave the query out"),
+            ("https://api.example#x", "leave the fragment out"),
+            ("https://a^b.example", "a character that no URL has"),
         ] {
             let reason = reason(text);
             assert!(reason.contains(wanted), "{text}: {reason}");
@@ -715,25 +707,75 @@ mod tests {
     #[test]
     fn an_error_prints_neither_password_nor_query() {
         for (text, shown) in [
-            ("https://user:canary@api.example", "https://***@api.example"),
-            ("https://user:c@nary@api.example", "https://***@api.example"),
-            ("user:canary@api.example", "***@api.example"),
-            ("https://user:canary?@api.example", "https://***"),
-            ("https://user:canary#@api.example?canary", "https://***"),
+            ("https://user:canary@api.example", "https://api.example..."),
+            ("https://user:c@nary@api.example", "https://api.example..."),
+            ("user:canary@api.example", "api.example..."),
+            ("https://user:canary?@api.example", "https://..."),
+            ("https://user:canary#@api.example?canary", "https://..."),
             (
                 "https://api.example?apikey=canary",
-                "https://api.example?***",
+                "https://api.example...",
             ),
-            ("https://api.example/v1?apikey=c@nary", "https://***"),
-            ("https://api.example/#canary", "https://api.example/#***"),
-            ("https://api.example/?", "https://api.example/?"),
+            ("https://api.example/v1?apikey=c@nary", "https://..."),
+            ("https://api.example/#canary", "https://api.example/..."),
+            ("https://api.example/?", "https://api.example/..."),
             ("api.example", "api.example"),
         ] {
             assert_eq!(without_secrets(text), shown, "{text}");
-            assert_eq!(without_secrets(shown), shown, "{text}");
             let error = text.parse::<Origin>().expect_err(text);
             let text = format!("{error} {error:?}");
             assert!(!text.contains("canary") && !text.contains("nary"), "{text}");
+        }
+    }
+
+    // FA16
+    #[test]
+    fn an_origin_is_told_what_to_write_instead() {
+        for (origin, advice) in [
+            ("api.example", "https:// in front"),
+            ("https://api.example/v1", "leave the path out"),
+            ("https://b\u{fc}cher.example", "xn--"),
+            ("https://*.example", "name each origin"),
+            (" https://api.example", "white space"),
+            ("\"https://api.example\"", "quotes"),
+            ("<https://api.example>", "angle brackets"),
+            (
+                "https://a.example,https://b.example",
+                "one origin at a time",
+            ),
+            (
+                "https://a.example https://b.example",
+                "one origin at a time",
+            ),
+            ("https://${HOST}", "placeholder"),
+            ("https://", "no host"),
+            ("https://api.example:99999", "port"),
+            (
+                "https://api.example//",
+                "leave the path out: write \"https://api.example\"",
+            ),
+            (
+                "https://https://api.example",
+                "the scheme twice: write \"https://api.example\"",
+            ),
+            (
+                "https://http//api.example",
+                "the scheme twice: write \"http://api.example\"",
+            ),
+            (
+                "https://HTTPS://api.example",
+                "the scheme twice: write \"https://api.example\"",
+            ),
+            ("", "empty"),
+            ("*", "name each origin"),
+            ("https://api.example\\v1", "backslash"),
+            ("https://::1", "no brackets"),
+            ("https://[::1", "no closing bracket"),
+            ("https://api.example:443:443", "more than one :"),
+            ("https://api%2eexample", "has a %"),
+        ] {
+            let text = origin.parse::<Origin>().expect_err(origin).to_string();
+            assert!(text.contains(advice), "{text}");
         }
     }
 

@@ -3,13 +3,15 @@
 mod support;
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::Full;
 use support::*;
-use tower::{BoxError, service_fn};
+use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_oauth::{
     CachePolicy, ClientAuth, Error, OAuthLayer, Secret, TokenFuture, TokenRequest, TokenSource,
 };
@@ -88,7 +90,7 @@ async fn each_way_not_to_get_an_answer_has_its_own_text_with_its_cause_and_what_
         (
             || "received fatal alert: CertificateRequired".into(),
             1,
-            "refused the client certificate",
+            "rejected the client certificate",
             "token_client()",
         ),
         (
@@ -100,7 +102,7 @@ async fn each_way_not_to_get_an_answer_has_its_own_text_with_its_cause_and_what_
         (
             || io::Error::from(io::ErrorKind::ConnectionRefused).into(),
             3,
-            "refused the connection",
+            "accepts no connections",
             "gw.example:8443",
         ),
         (
@@ -277,7 +279,7 @@ async fn a_source_of_ones_own_sends_nobody_to_a_token_endpoint() {
     let fails: [fn() -> Error; 3] = [
         || Error::transient("the login plugin failed").with_source("no such session"),
         || Error::invalid_response("the plugin printed no token"),
-        || Error::rejected("invalid_client", "the plugin was refused"),
+        || Error::rejected("invalid_client", "the plugin was rejected"),
     ];
     for fail in fails {
         let layer = OAuthLayer::builder(Own(fail)).cache_policy(one_attempt());
@@ -309,9 +311,56 @@ async fn a_source_of_ones_own_sends_nobody_to_a_token_endpoint() {
     assert!(!text.contains("token endpoint is up"), "{text}");
 }
 
+/// An error type of a source's own.
+#[derive(Debug)]
+struct NoSession {
+    id: u32,
+}
+
+impl fmt::Display for NoSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} is gone", self.id)
+    }
+}
+
+impl StdError for NoSession {}
+
+// FU26
+#[tokio::test(start_paused = true)]
+async fn a_sources_own_error_comes_back_through_source_and_stands_in_the_text_once() {
+    let fails: [fn() -> Error; 2] = [
+        || Error::transient("the login plugin failed").with_source(NoSession { id: 7 }),
+        || {
+            let shared: Arc<dyn StdError + Send + Sync> = Arc::new(NoSession { id: 7 });
+            Error::transient("the login plugin failed").with_source(shared)
+        },
+    ];
+    for fail in fails {
+        let layer = OAuthLayer::builder(Own(fail)).cache_policy(one_attempt());
+        let layer = layer.build().unwrap();
+        let api = layer.layer(service_fn(|_: Request<String>| async {
+            Ok::<_, BoxError>(Response::new(String::new()))
+        }));
+        let request = || Request::get("https://api.example/").body(String::new());
+        // The flight's own error, and the one that is told during the backoff.
+        for _ in 0..2 {
+            let error = api.clone().oneshot(request().unwrap()).await.unwrap_err();
+            let error = error.downcast_ref::<Error>().unwrap();
+            let source = error.source().and_then(|source| source.downcast_ref());
+            assert!(matches!(source, Some(NoSession { id: 7 })), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains("the login plugin failed: session 7 is gone"),
+                "{text}"
+            );
+            assert_eq!(text.matches("session 7 is gone").count(), 1, "{text}");
+        }
+    }
+}
+
 // FA24
 #[tokio::test(start_paused = true)]
-async fn a_refusal_by_a_page_says_that_something_in_front_refused() {
+async fn a_rejection_by_a_page_says_that_something_in_front_rejected_it() {
     for (status, body) in [
         (403, "<html><h1>Forbidden</h1></html>"),
         (403, "Request blocked"),
@@ -376,7 +425,7 @@ async fn only_a_code_of_no_specification_is_called_the_servers_own() {
 
 // FA9
 #[tokio::test(start_paused = true)]
-async fn a_refusal_that_does_not_name_the_client_names_the_token_url_too() {
+async fn a_rejection_that_does_not_name_the_client_names_the_token_url_too() {
     let challenge = |value| raw(401, &[("www-authenticate", value)], "");
     for answer in [
         raw(401, &[], ""),

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::client::{Answer, End};
 use super::fields::{Fields, Unreadable, is_code};
 use crate::challenge::{Challenge, Challenges};
-use crate::error::{Error, REGISTERED, Success, printable, without_secrets};
+use crate::error::{Error, Success, is_registered, printable, without_secrets};
 use crate::params::TokenParams;
 use crate::token::TokenResponse;
 
@@ -177,7 +177,7 @@ impl Reader<'_> {
             "the token endpoint refused"
         };
         let mut error = Error::of_head(status, code, what);
-        error = error.with_code(code.map(|code| match REGISTERED.contains(&code) {
+        error = error.with_code(code.map(|code| match is_registered(code) {
             true => code.to_owned(),
             false => self.shown(code, MAX_NAME),
         }));

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::attempt;
 use super::fields::Fields;
 use crate::error::{Asked, BoxError, BuildError, Error, Success};
-use crate::origin::{self, Parts, misspelt};
+use crate::origin::{self, Parts};
 use crate::params::TokenParams;
 use crate::runtime::timer;
 
@@ -59,15 +59,14 @@ impl Endpoint {
         allow_http: bool,
         client: Option<Arc<dyn TokenClient>>,
     ) -> Result<Self, BuildError> {
-        let bad = |reason| BuildError::TokenUrl { reason };
-        if let Some(reason) = misspelt(url) {
-            return Err(bad(reason));
-        }
+        let bad = |reason: &'static str| BuildError::TokenUrl {
+            reason: reason.into(),
+        };
+        let uri = origin::parse(url).map_err(bad)?;
         // `http::Uri` drops a fragment without a word.
         if url.contains('#') {
             return Err(bad("it has a fragment (RFC 6749 §3.2 forbids one)"));
         }
-        let uri = origin::parse(url).map_err(bad)?;
         let (scheme, authority) = origin::absolute(&uri).map_err(bad)?;
         if authority.as_str().contains('@') {
             return Err(bad("it has user-info; give the credentials by ClientAuth"));
@@ -75,8 +74,7 @@ impl Endpoint {
         let parts = Parts::read(scheme, authority).map_err(bad)?;
         parts.check_setting().map_err(bad)?;
         if !parts.is_https() && !allow_http && !parts.is_loopback() {
-            let host = authority.host().to_owned();
-            return Err(BuildError::InsecureTokenUrl { host });
+            return Err(BuildError::insecure_token_url(authority.host()));
         }
         let own_client = client.is_some();
         let client = match client {
@@ -152,7 +150,7 @@ fn default_client(https: bool) -> Result<Arc<dyn TokenClient>, BuildError> {
 
 #[cfg(not(feature = "client"))]
 fn default_client(_: bool) -> Result<Arc<dyn TokenClient>, BuildError> {
-    Err(BuildError::TokenClient)
+    Err(BuildError::NO_TOKEN_CLIENT)
 }
 
 /// A token client with its type erased: a box for each attempt.

@@ -222,9 +222,9 @@ impl ClientCredentialsBuilder {
         self.auth.check()?;
         let blank = |kind: &String| kind.trim().is_empty() || kind.contains(char::is_control);
         if self.accepted_types.iter().any(blank) {
-            return Err(BuildError::TokenType);
+            return Err(BuildError::TOKEN_TYPE);
         }
-        let user_agent = self.user_agent.ok_or(BuildError::UserAgent)?;
+        let user_agent = self.user_agent.ok_or(BuildError::USER_AGENT)?;
         let endpoint = Endpoint::new(&self.token_url, self.allow_http, self.client)?;
         Ok(ClientCredentials {
             endpoint,

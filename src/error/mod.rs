@@ -1,8 +1,22 @@
 //! What can go wrong, and what the reader of the message can do about it.
+//!
+//! - `class`: the failure table, R9 and R15: what kind of failure it is, and who backs off.
+//! - `transport` reads why there is no answer, `fault` says what that means and what to do.
+//! - `advice` and its `rules`: what to do about an answer.
+//! - `source`: the error underneath; `shown`: what may be printed of texts that are not ours (R24).
+//! - `build`: errors of a configuration.
+//!
+//! Nothing here imports what makes these errors.
 
+mod advice;
 mod build;
 mod class;
-mod text;
+mod display;
+mod fault;
+mod making;
+mod rules;
+mod shown;
+mod source;
 mod transport;
 
 use std::borrow::Cow;
@@ -12,15 +26,18 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+pub(crate) use self::advice::Asked;
 pub use self::build::BuildError;
 pub(crate) use self::build::wrapping;
-use self::class::{Again, NoHead, Row};
-pub(crate) use self::class::{Class, REGISTERED, Reach, Success};
-pub(crate) use self::text::{Asked, printable, without_secrets};
-use self::transport::Fault;
-use crate::guard::guarded;
+use self::class::Row;
+pub(crate) use self::class::{Class, Reach, Success};
+use self::fault::Fault;
+pub(crate) use self::rules::is_registered;
+pub(crate) use self::shown::{printable, without_secrets};
+use self::source::Source;
 
-/// The error of [`OAuth`](crate::OAuth) as a service: an [`Error`] of ours, or the inner service's own, unwrapped.
+/// The error of [`OAuth`](crate::OAuth) as a service: an [`Error`] of this crate, or the inner
+/// service's own, unwrapped.
 ///
 /// ```
 /// # fn show(error: tower_oauth::BoxError) {
@@ -33,36 +50,27 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why a request could not be given a token.
 ///
-/// Cheap to clone: everybody who waited for a failed token request gets the same error, and so does every call during the
-/// backoff that follows, with the time until the next attempt. The text never has a token, a secret or a response body in it; what the server said
-/// is cut to 256 printable ASCII characters, with our own secrets masked.
+/// Cheap to clone: everybody who waited for a failed token request gets the same error, and so does
+/// every call during the backoff that follows, with the time until the next attempt. The text never
+/// contains a token, a secret or a response body; what the server said is cut to 256 printable
+/// ASCII characters, with our own secrets masked.
 ///
 /// The texts, one for each bad day with what to do: [`docs::failure`](crate::docs::failure).
 ///
 /// # Classes
 ///
-/// In each part the first row that fits. *Class* is one of the predicates
+/// In each part the first row that fits counts. *Class* is one of the predicates
 /// [`is_transient`](Self::is_transient), [`is_rejected`](Self::is_rejected) and
 /// [`is_invalid_response`](Self::is_invalid_response); *again* is whether the same flight makes
 /// another attempt; *speaks for* is who backs off: the *client* (this client id at this token URL,
-/// with all its kinds of token) or the *kind* of token alone.
+/// whatever is asked for) or these *parameters* alone.
 ///
 #[doc = include_str!("table.md")]
 ///
-/// An invalid response backs off as a rejection.
+#[doc = include_str!("codes.md")]
 ///
-/// A code is `[A-Za-z][A-Za-z0-9_.:-]{0,63}` that is no reason phrase as HTTP writes it
-/// (`Forbidden`; `unauthorized` is one vendor's code) and not `none`, `null`, `ok` or `success` in
-/// any case; anything else is a description. It stands in `error`, or in the gateway's `ErrorCode`;
-/// what other vendors put elsewhere (`errorCode`, `fault.detail.errorcode`) is shown and decides
-/// nothing. Where the body has no code, code and description of a `WWW-Authenticate` challenge
-/// count.
-///
-/// `Retry-After` sets the wait, never the class: a rejection stays one. It is honoured on every
-/// error answer (4xx, 5xx, a 2xx with a code), of several the longest; a date counts from the
-/// answer's own `Date` where there is one; zero and the past count as none.
-///
-/// A request whose own URI may not get a token fails with [`is_destination`](Self::is_destination): nobody is asked, and nobody backs off.
+/// A request whose own URI must not get a token fails with
+/// [`is_destination`](Self::is_destination): no token is asked for, and nothing backs off.
 #[derive(Clone)]
 pub struct Error {
     // One pointer and one duration, since it travels in every `Result` of the crate.
@@ -70,11 +78,12 @@ pub struct Error {
     next_attempt_in: Option<Duration>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Inner {
     row: Row,
     timeout: bool,
     what: Cow<'static, str>,
+    /// What to do, in place of what the rules say.
     advice: Option<Cow<'static, str>>,
     host: Option<Arc<str>>,
     oauth_code: Option<String>,
@@ -89,221 +98,88 @@ struct Inner {
     unsent: bool,
     attempts: u32,
     elapsed: Option<Duration>,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
-    /// What stood in the way of an answer.
+    source: Source,
+    /// Why there is no answer.
     fault: Option<Fault>,
-    /// What was asked and how, for the advice.
     asked: Option<Asked>,
 }
 
-/// A source is the user's own type, whose drop may panic: it must do so nowhere where we are half
-/// done with something.
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if let Some(source) = self.source.take() {
-            guarded(|| drop(source));
-        }
-    }
-}
-
+/// Errors of a token source.
 impl Error {
-    fn new(row: Row, what: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            cause: Arc::new(Inner {
-                row,
-                timeout: false,
-                what: what.into(),
-                advice: None,
-                host: None,
-                oauth_code: None,
-                description: None,
-                vendor_code: None,
-                error_uri: None,
-                status: None,
-                retry_after: None,
-                request_id: None,
-                unsent: false,
-                attempts: 0,
-                elapsed: None,
-                source: None,
-                fault: None,
-                asked: None,
-            }),
-            next_attempt_in: None,
-        }
-    }
-
-    /// The token endpoint could not be reached or could not answer; the same request may succeed later.
+    /// The token endpoint could not be reached or could not answer; the same request may succeed
+    /// later.
     ///
-    /// Tried again inside the same flight, unless [`with_retry_after`](Self::with_retry_after) says when to come back.
+    /// The same flight tries again, unless [`with_retry_after`](Self::with_retry_after) says when
+    /// to come back.
     #[must_use]
     pub fn transient(what: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(class::of_no_head(NoHead::Other), what)
+        Self::new(Row::PASSING, what)
     }
 
-    /// The server refused, with this error code of RFC 6749 §5.2 (`invalid_client`, `invalid_scope`, …).
+    /// The server rejected the request with this error code of RFC 6749 §5.2 (`invalid_client`,
+    /// `invalid_scope`, …).
     ///
     /// The code decides the row of the table above, as under a status of 400: `server_error` or
     /// `slow_down` make the error a transient one.
     #[must_use]
     pub fn rejected(code: impl Into<String>, what: impl Into<Cow<'static, str>>) -> Self {
         let code = code.into();
-        let mut error = Self::new(class::of_code(&code), what);
-        error.edit().oauth_code = Some(code);
-        error
+        Self::new(class::of_code(&code), what).with_code(Some(code))
     }
 
-    /// The server answered, but not with a token that can be used.
+    /// The server answered, but not with a usable token.
     #[must_use]
     pub fn invalid_response(what: impl Into<Cow<'static, str>>) -> Self {
         Self::new(class::of_success(Success::NoToken), what)
-    }
-
-    /// A token must not go where this request goes.
-    pub(crate) fn destination(what: impl Into<Cow<'static, str>>, advice: &'static str) -> Self {
-        Self::new(Row::DESTINATION, what).with_advice(advice)
-    }
-
-    /// A time limit of ours passed.
-    pub(crate) fn timed_out(what: impl Into<Cow<'static, str>>) -> Self {
-        let mut error = Self::transient(what);
-        error.edit().timeout = true;
-        error
-    }
-
-    /// A head that is not 2xx, with the code that came with it. The row follows what the server
-    /// said; what is shown of it is said with [`with_code`](Self::with_code).
-    pub(crate) fn of_head(
-        status: StatusCode,
-        code: Option<&str>,
-        what: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self::new(class::of_head(status.as_u16(), code), what).with_status(status)
-    }
-
-    /// A 2xx without a code that brings no token.
-    pub(crate) fn of_success(
-        success: Success,
-        status: StatusCode,
-        what: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self::new(class::of_success(success), what).with_status(status)
     }
 
     /// How long the server asks us to stay away (RFC 9110 §10.2.3). It sets the wait and ends the
     /// flight: there is no other attempt in it. It does not change the class. Zero counts as none.
     #[must_use]
     pub fn with_retry_after(mut self, span: Duration) -> Self {
-        if !span.is_zero() {
-            self.edit().retry_after = Some(span);
-        }
+        self.edit().retry_after = Some(span).filter(|span| !span.is_zero());
         self
     }
 
-    /// The HTTP status of the answer. It is told, and does not change the class.
+    /// The HTTP status of the answer. It is shown, and does not change the class.
     #[must_use]
     pub fn with_status(mut self, status: StatusCode) -> Self {
         self.edit().status = Some(status);
         self
     }
 
-    /// The error underneath, for [`source`](StdError::source). The innermost cause is part of this error's text too, so it must hold no
-    /// secret.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.edit().source = Some(Arc::from(source.into()));
-        self
-    }
-
-    /// What an operator can do, in place of the class's own advice. It is part of the text, so it must hold no secret.
+    /// What an operator can do, in place of the class's own advice. It is part of the text, so it
+    /// must hold no secret.
     #[must_use]
     pub fn with_advice(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
         self.edit().advice = Some(advice.into());
         self
     }
+}
 
-    pub(crate) fn with_description(mut self, description: Option<String>) -> Self {
-        self.edit().description = description;
-        self
-    }
-
-    /// The code as it may be shown.
-    pub(crate) fn with_code(mut self, code: Option<String>) -> Self {
-        self.edit().oauth_code = code;
-        self
-    }
-
-    pub(crate) fn with_vendor_code(mut self, code: Option<String>) -> Self {
-        self.edit().vendor_code = code;
-        self
-    }
-
-    pub(crate) fn with_error_uri(mut self, uri: Option<String>) -> Self {
-        self.edit().error_uri = uri;
-        self
-    }
-
-    pub(crate) fn with_request_id(mut self, request_id: Option<String>) -> Self {
-        self.edit().request_id = request_id;
-        self
-    }
-
-    /// Names the token endpoint, unless the error does: one of a time limit or of a user's source comes without.
-    pub(crate) fn at_host(mut self, host: Option<&str>) -> Self {
-        if let Some(host) = host.filter(|_| self.cause.host.is_none()) {
-            self.edit().host = Some(host.into());
-        }
-        self
-    }
-
-    /// It came before a token request could be made.
-    pub(crate) fn before_sending(mut self) -> Self {
-        self.edit().unsent = true;
-        self
-    }
-
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.cause.unsent
-    }
-
-    pub(crate) fn with_effort(mut self, attempts: u32, elapsed: Duration) -> Self {
-        let cause = self.edit();
-        cause.attempts = attempts;
-        cause.elapsed = Some(elapsed);
-        self
-    }
-
-    /// The same cause, told to a caller who came during the backoff.
-    pub(crate) fn during_backoff(&self, next_attempt_in: Duration) -> Self {
-        Self {
-            cause: Arc::clone(&self.cause),
-            next_attempt_in: Some(next_attempt_in),
-        }
-    }
-
-    fn edit(&mut self) -> &mut Inner {
-        Arc::make_mut(&mut self.cause)
-    }
-
-    /// The server refused this client or this request; only a change on one of the two sides will help.
+/// What callers see.
+impl Error {
+    /// The server rejected this client or this request; only a change on one of the two sides
+    /// helps.
     #[must_use]
     pub fn is_rejected(&self) -> bool {
-        self.cause.row.class == Class::Rejected
+        self.class() == Class::Rejected
     }
 
     /// The token endpoint could not be reached or could not answer now.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.cause.row.class == Class::Transient
+        self.class() == Class::Transient
     }
 
-    /// The answer had no token that can be used.
+    /// The answer had no usable token.
     #[must_use]
     pub fn is_invalid_response(&self) -> bool {
-        self.cause.row.class == Class::InvalidResponse
+        self.class() == Class::InvalidResponse
     }
 
-    /// A time limit of the policy passed. Such an error is transient too; one that a limit of the token client's own has caused is only that.
+    /// A time limit of the policy passed. Such an error is transient too; a timeout inside your
+    /// token client is transient, but not `is_timeout`.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         self.cause.timeout
@@ -312,7 +188,7 @@ impl Error {
     /// The request's own URI is not one that may get a token. Nothing was sent.
     #[must_use]
     pub fn is_destination(&self) -> bool {
-        self.cause.row.class == Class::Destination
+        self.class() == Class::Destination
     }
 
     /// The `error` code of RFC 6749 §5.2, where the server gave one.
@@ -354,32 +230,13 @@ impl Error {
         self.cause.status
     }
 
-    /// How long to stay away: the time until the next attempt, which is never less than what we
-    /// obey of the server's `Retry-After`. A call before that fails at once.
+    /// The time until the next attempt, which is never shorter than what we obey of the server's
+    /// `Retry-After`. A call before that fails at once.
     ///
     /// For an error that is not (yet) the cause of a backoff, the server's own figure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.next_attempt_in.or(self.cause.retry_after)
-    }
-
-    /// The host of the token endpoint.
-    #[must_use]
-    pub fn host(&self) -> Option<&str> {
-        self.cause.host.as_deref()
-    }
-
-    pub(crate) fn class(&self) -> Class {
-        self.cause.row.class
-    }
-
-    pub(crate) fn reach(&self) -> Reach {
-        self.cause.row.reach
-    }
-
-    /// Whether the same flight tries again.
-    pub(crate) fn again(&self) -> bool {
-        self.cause.row.again != Again::No && self.cause.retry_after.is_none()
     }
 
     /// What the server asked for with `Retry-After`, however long; `None` where it asked for
@@ -392,13 +249,20 @@ impl Error {
         self.cause.retry_after
     }
 
-    /// Token requests made by the flight that failed; 0 when it made none.
+    /// The host of the token endpoint.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.cause.host.as_deref()
+    }
+
+    /// How many token requests the failed flight made; 0 when it made none.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.cause.attempts
     }
 
-    /// How long the flight took that failed, from its start to its end; `None` where there was no flight.
+    /// How long the failed flight took, from its start to its end; `None` where there was no
+    /// flight.
     #[must_use]
     pub fn elapsed(&self) -> Option<Duration> {
         self.cause.elapsed
@@ -407,16 +271,53 @@ impl Error {
 
 #[cfg(test)]
 mod tests {
-    use super::class::{NOT_2XX, SUCCESS};
+    use super::class::{Again, NO_HEAD, NOT_2XX, SUCCESS};
     use super::*;
 
     fn head(status: u16, code: Option<&str>) -> Row {
         class::of_head(status, code)
     }
 
+    /// The three parts as Markdown, as they stand in the docs.
+    fn render() -> String {
+        [
+            part("no complete head", NO_HEAD),
+            part(
+                "a head that is not 2xx (its status and `Retry-After` decide at once; a code in \
+                 the body is heeded when it comes within 2 s)",
+                NOT_2XX,
+            ),
+            part("a 2xx", SUCCESS),
+        ]
+        .join("\n")
+    }
+
+    fn part<When>(heading: &str, lines: &[class::Line<When>]) -> String {
+        let mut table = format!("| {heading} | class | again | speaks for |\n|---|---|---|---|\n");
+        for line in lines {
+            let (class, again, reach) = match line.row {
+                None => ("as a 400 with that code".to_owned(), "", ""),
+                Some(row) => (
+                    row.class.name().replace('_', " "),
+                    match row.again {
+                        Again::No => "no",
+                        Again::Yes => "yes",
+                        Again::UnlessRetryAfter => "unless `Retry-After` came",
+                    },
+                    match row.reach {
+                        Reach::Client => "client",
+                        Reach::Kind => "parameters",
+                    },
+                ),
+            };
+            table += &format!("| {} | {class} | {again} | {reach} |\n", line.text);
+        }
+        table
+    }
+
     #[test]
     fn the_table_in_the_docs_is_the_one_that_the_code_looks_failures_up_in() {
-        let rendered = class::render();
+        let rendered = render();
         let shown = include_str!("table.md");
         assert_eq!(shown, rendered, "src/error/table.md should be:\n{rendered}");
     }

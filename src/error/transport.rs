@@ -1,288 +1,146 @@
-//! What stood in the way of an answer, read from the sources of a token client's error.
+//! Why a token client got no answer, read from the chain of its error.
 //!
-//! Clients wrap deeply and each in its own way, so every link of the chain is looked at, the innermost first: by its type
-//! where that is the standard library's or, with the feature `client`, rustls', otherwise by its text.
+//! Clients wrap deeply and each in its own way, so every link of the chain is looked at, the
+//! innermost first: by its text, then by its type.
 
 use std::error::Error as StdError;
 use std::io;
-use std::iter::successors;
 
-use super::class::{self, NoHead, Row};
+use super::fault::Fault;
+use super::source::chain;
 use super::{BoxError, Error};
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Their certificate is signed by nobody whom the token client trusts.
-    UnknownIssuer,
-    /// Their certificate is for another host.
-    WrongName,
-    Expired,
-    NotYetValid,
-    Revoked,
-    /// Their certificate is one that a CA may have, and no server.
-    OfCa,
-    /// Their certificate does not verify for another reason.
-    Certificate,
-    /// They want a certificate of ours, or another one.
-    OurCertificate,
-    /// `https` to a port that speaks no TLS.
-    NoTls,
-    /// Something else than HTTP/1.1 came back, as from a TLS port that is spoken to in the clear.
-    NoHttp,
-    /// HTTP/1.1 with a mistake in it: a length that is none, a head without end.
-    BrokenHttp,
-    /// Any other failure of the handshake.
-    Handshake,
-    /// The token client cannot speak the scheme of the token URL.
-    Scheme,
-    Proxy,
-    Dns,
-    Refused,
-    NoRoute,
-    ConnectTimeout,
-    Timeout,
-    Closed,
-}
-
 impl Fault {
-    /// What happened, as a clause of its own.
-    fn what(self) -> &'static str {
-        match self {
-            Self::UnknownIssuer => "the certificate of the token endpoint is not trusted here",
-            Self::WrongName => "the certificate of the token endpoint is for another name",
-            Self::Expired => "the certificate of the token endpoint has expired",
-            Self::NotYetValid => "the certificate of the token endpoint is not valid yet",
-            Self::Revoked => "the certificate of the token endpoint is revoked",
-            Self::OfCa => {
-                "the certificate of the token endpoint is not trusted here, as it is one of a CA and \
-                 not of a server"
-            }
-            Self::Certificate => "the certificate of the token endpoint does not verify",
-            Self::OurCertificate => {
-                "the token endpoint refused the client certificate, or wants one"
-            }
-            Self::NoTls => "the port of the token URL does not speak TLS",
-            Self::NoHttp => "the port of the token URL does not answer with HTTP",
-            Self::BrokenHttp => "what answers at the token URL does not speak proper HTTP",
-            Self::Handshake => "the TLS handshake with the token endpoint failed",
-            Self::Scheme => "the token client cannot use the scheme of the token URL",
-            Self::Proxy => "the proxy did not let the token request through",
-            Self::Dns => "the host of the token URL could not be resolved",
-            Self::Refused => "the token endpoint refused the connection",
-            Self::NoRoute => "there is no route to the token endpoint",
-            Self::ConnectTimeout => "the token endpoint could not be connected to in time",
-            Self::Timeout => "the token client ran out of time",
-            Self::Closed => "the connection was closed before the token endpoint answered",
-        }
-    }
-
-    /// Coming back at once would find the same certificates.
-    fn row(self) -> Row {
-        match self {
-            Self::UnknownIssuer
-            | Self::WrongName
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::Revoked
-            | Self::OfCa
-            | Self::Certificate
-            | Self::OurCertificate => class::of_no_head(NoHead::Certificate),
-            _ => class::of_no_head(NoHead::Other),
-        }
-    }
-
-    fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
         let links: Vec<_> = chain(error).collect();
         let fault = links.iter().rev().find_map(|&link| {
-            of_rustls(link)
-                .or_else(|| Self::of_text(&link.to_string()))
+            Self::of_text(&link.to_string())
+                .or_else(|| is_rustls(link).then_some(Self::Handshake))
                 .or_else(|| Self::of_io(link.downcast_ref()?))
-        })?;
-        let connecting = || {
-            let texts = links.iter().map(|link| link.to_string());
-            texts
-                .into_iter()
-                .any(|text| text.to_ascii_lowercase().contains("connect"))
-        };
-        Some(match fault {
-            Self::Timeout if connecting() => Self::ConnectTimeout,
-            fault => fault,
-        })
+        });
+        let connecting = |link: &&_| letters(&ToString::to_string(link)).contains("connect");
+        match fault {
+            Some(Self::Timeout) if links.iter().any(connecting) => Self::ConnectTimeout,
+            fault => fault.unwrap_or(Self::Unknown),
+        }
     }
 
     fn of_io(error: &io::Error) -> Option<Self> {
-        use io::ErrorKind as Kind;
+        use io::ErrorKind::*;
         Some(match error.kind() {
-            Kind::ConnectionRefused => Self::Refused,
-            Kind::ConnectionReset
-            | Kind::ConnectionAborted
-            | Kind::BrokenPipe
-            | Kind::NotConnected
-            | Kind::UnexpectedEof => Self::Closed,
-            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => Self::NoRoute,
-            Kind::TimedOut => Self::Timeout,
+            ConnectionRefused => Self::Refused,
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected | UnexpectedEof => {
+                Self::Closed
+            }
+            HostUnreachable | NetworkUnreachable | NetworkDown => Self::NoRoute,
+            TimedOut => Self::Timeout,
             _ => return None,
         })
     }
 
     fn of_text(text: &str) -> Option<Self> {
-        let text = text.to_ascii_lowercase();
-        let row = TEXTS.iter().find(|(part, _)| text.contains(part));
-        row.map(|&(_, fault)| fault)
+        let text = letters(text);
+        let says = |parts: &str| parts.split(", ").any(|part| text.contains(&letters(part)));
+        let row = TEXTS.iter().find(|(_, parts)| says(parts));
+        row.map(|&(fault, _)| fault)
     }
 }
 
-#[cfg(feature = "client")]
-fn of_rustls(error: &(dyn StdError + 'static)) -> Option<Fault> {
-    use rustls::{
-        AlertDescription as Alert, CertificateError as Certificate, Error, InvalidMessage,
-    };
+/// Letters and digits in lower case: rustls and OpenSSL write the same words with blanks, dashes
+/// or capitals.
+fn letters(text: &str) -> String {
+    let kept = text.chars().filter(char::is_ascii_alphanumeric);
+    kept.map(|letter| letter.to_ascii_lowercase()).collect()
+}
 
-    Some(match error.downcast_ref()? {
-        Error::InvalidCertificate(certificate) => match certificate {
-            // A bad signature is that of another CA with the name of one that is trusted, as after its key was changed.
-            Certificate::UnknownIssuer | Certificate::BadSignature => Fault::UnknownIssuer,
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                Fault::WrongName
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => Fault::Expired,
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => Fault::NotYetValid,
-            Certificate::Revoked => Fault::Revoked,
-            other => Fault::of_text(&other.to_string()).unwrap_or(Fault::Certificate),
-        },
-        Error::NoCertificatesPresented => Fault::Certificate,
-        Error::AlertReceived(
-            Alert::CertificateRequired
-            | Alert::NoCertificate
-            | Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied,
-        ) => Fault::OurCertificate,
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => Fault::NoTls,
-        _ => Fault::Handshake,
-    })
+#[cfg(feature = "client")]
+fn is_rustls(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<rustls::Error>()
 }
 
 #[cfg(not(feature = "client"))]
-fn of_rustls(_: &(dyn StdError + 'static)) -> Option<Fault> {
-    None
+fn is_rustls(_: &(dyn StdError + 'static)) -> bool {
+    false
 }
 
-/// Parts of the texts of rustls, OpenSSL, SChannel, Apple's Security framework, hyper and the resolvers, in lower case.
-/// The first that fits counts: an alert about our certificate before what is said of theirs.
-const TEXTS: &[(&str, Fault)] = &[
-    ("certificaterequired", Fault::OurCertificate),
-    ("certificate required", Fault::OurCertificate),
-    ("alert: badcertificate", Fault::OurCertificate),
-    ("alert bad certificate", Fault::OurCertificate),
-    ("alert: unsupportedcertificate", Fault::OurCertificate),
-    ("alert unsupported certificate", Fault::OurCertificate),
-    ("alert: certificate", Fault::OurCertificate),
-    ("alert certificate", Fault::OurCertificate),
-    ("alert: unknownca", Fault::OurCertificate),
-    ("alert unknown ca", Fault::OurCertificate),
-    ("alert: accessdenied", Fault::OurCertificate),
-    ("alert access denied", Fault::OurCertificate),
-    ("unknownissuer", Fault::UnknownIssuer),
-    ("unknown issuer", Fault::UnknownIssuer),
-    ("causedasendentity", Fault::OfCa),
-    ("peer certificate: badsignature", Fault::UnknownIssuer),
-    ("certificate signature failure", Fault::UnknownIssuer),
-    ("self-signed certificate", Fault::UnknownIssuer),
-    ("self signed certificate", Fault::UnknownIssuer),
-    ("local issuer certificate", Fault::UnknownIssuer),
-    ("verify the first certificate", Fault::UnknownIssuer),
-    ("certificate was not trusted", Fault::UnknownIssuer),
-    ("certificate is not trusted", Fault::UnknownIssuer),
-    ("authority that is not trusted", Fault::UnknownIssuer),
-    ("not valid for name", Fault::WrongName),
-    ("notvalidforname", Fault::WrongName),
-    ("hostname mismatch", Fault::WrongName),
-    ("host name mismatch", Fault::WrongName),
-    ("ip address mismatch", Fault::WrongName),
-    ("cn name does not match", Fault::WrongName),
-    ("certificate expired", Fault::Expired),
-    ("certificate has expired", Fault::Expired),
-    ("peer certificate: expired", Fault::Expired),
-    ("not valid yet", Fault::NotYetValid),
-    ("not yet valid", Fault::NotYetValid),
-    ("notvalidyet", Fault::NotYetValid),
-    ("peer certificate: revoked", Fault::Revoked),
-    ("certificate revoked", Fault::Revoked),
-    ("certificate has been revoked", Fault::Revoked),
-    ("peer certificate", Fault::Certificate),
-    ("certificate verify failed", Fault::Certificate),
-    ("invalid certificate", Fault::Certificate),
-    ("invalidcontenttype", Fault::NoTls),
-    ("wrong version number", Fault::NoTls),
-    ("packet length too long", Fault::NoTls),
-    ("invalid http header", Fault::BrokenHttp),
-    ("invalid http status", Fault::BrokenHttp),
-    ("content-length parsed", Fault::BrokenHttp),
-    ("transfer-encoding parsed", Fault::BrokenHttp),
-    ("message head is too large", Fault::BrokenHttp),
-    ("invalid http", Fault::NoHttp),
-    ("received unexpected message", Fault::NoHttp),
-    ("received fatal alert", Fault::Handshake),
-    ("tls handshake", Fault::Handshake),
-    ("handshake failure", Fault::Handshake),
-    ("alert protocol version", Fault::Handshake),
-    ("peer is incompatible", Fault::Handshake),
-    ("peer misbehaved", Fault::Handshake),
-    ("scheme is not http", Fault::Scheme),
-    ("unsupported scheme", Fault::Scheme),
-    ("proxy auth", Fault::Proxy),
-    ("unsuccessful tunnel", Fault::Proxy),
-    ("tunnel error: unsuccessful", Fault::Proxy),
-    ("dns error", Fault::Dns),
-    ("lookup address", Fault::Dns),
-    ("name or service not known", Fault::Dns),
-    ("name resolution", Fault::Dns),
-    ("nodename nor servname", Fault::Dns),
-    ("no such host", Fault::Dns),
-    ("connection refused", Fault::Refused),
-    ("connection reset", Fault::Closed),
-    ("connection closed", Fault::Closed),
-    ("broken pipe", Fault::Closed),
-    ("no route to host", Fault::NoRoute),
-    ("network is unreachable", Fault::NoRoute),
-    ("deadline has elapsed", Fault::Timeout),
-    ("timed out", Fault::Timeout),
+/// Parts of the texts of rustls, OpenSSL, SChannel, Apple's Security framework, hyper and the
+/// resolvers. The first row that fits counts: an alert about our certificate comes before what is
+/// said of theirs.
+const TEXTS: &[(Fault, &str)] = &[
+    (
+        Fault::OurCertificate,
+        "certificate required, alert no certificate, alert bad certificate, \
+         alert unsupported certificate, alert certificate, alert unknown ca, alert access denied",
+    ),
+    (Fault::OfCa, "ca used as end entity"),
+    (
+        Fault::UnknownIssuer,
+        "unknown issuer, peer certificate bad signature, certificate signature failure, \
+         self signed certificate, local issuer certificate, verify the first certificate, \
+         certificate was not trusted, certificate is not trusted, authority that is not trusted",
+    ),
+    (
+        Fault::WrongName,
+        "not valid for name, hostname mismatch, ip address mismatch, cn name does not match",
+    ),
+    (
+        Fault::Expired,
+        "certificate expired, certificate has expired",
+    ),
+    (Fault::NotYetValid, "not valid yet, not yet valid"),
+    (
+        Fault::Revoked,
+        "certificate revoked, certificate has been revoked",
+    ),
+    (
+        Fault::Certificate,
+        "peer certificate, certificate verify failed, invalid certificate, sent no certificates",
+    ),
+    (
+        Fault::NoTls,
+        "invalid content type, wrong version number, packet length too long",
+    ),
+    (
+        Fault::BrokenHttp,
+        "invalid http header, invalid http status, content length parsed, \
+         transfer encoding parsed, message head is too large",
+    ),
+    (
+        Fault::NoHttp,
+        "invalid http, received unexpected message from connection",
+    ),
+    (
+        Fault::Handshake,
+        "received fatal alert, tls handshake, handshake failure, alert protocol version, \
+         peer is incompatible, peer misbehaved",
+    ),
+    (Fault::Scheme, "scheme is not http, unsupported scheme"),
+    (
+        Fault::Proxy,
+        "proxy auth, unsuccessful tunnel, tunnel error unsuccessful",
+    ),
+    (
+        Fault::Dns,
+        "dns error, lookup address, name or service not known, name resolution, \
+         nodename nor servname, no such host",
+    ),
+    (Fault::Refused, "connection refused"),
+    (
+        Fault::Closed,
+        "connection reset, connection closed, broken pipe",
+    ),
+    (Fault::NoRoute, "no route to host, network is unreachable"),
+    (Fault::Timeout, "deadline has elapsed, timed out"),
 ];
 
 impl Error {
     /// The token client failed before there was an answer.
     pub(crate) fn no_answer(source: BoxError) -> Self {
         let fault = Fault::of(&*source);
-        let what = fault.map_or("the token endpoint could not be reached", Fault::what);
-        let mut error = Self::new(
-            fault.map_or(class::of_no_head(NoHead::Other), Fault::row),
-            what,
-        );
-        error.edit().fault = fault;
+        let mut error = Self::new(fault.row(), fault.texts().0);
+        error.edit().fault = Some(fault);
         error.with_source(source)
     }
-}
-
-/// An error and its sources, from the outside in. What an `io::Error` was made of is a link too, which its own `source` leaves
-/// out.
-pub(super) fn chain<'a>(
-    error: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    successors(Some(error), |&error| {
-        let made_of = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        match made_of {
-            Some(inner) => Some(inner as &(dyn StdError + 'static)),
-            None => error.source(),
-        }
-    })
 }
 
 #[cfg(test)]
@@ -394,7 +252,7 @@ mod tests {
         let slow = Error::no_answer(io::Error::from(io::ErrorKind::TimedOut).into());
         assert_eq!(slow.cause.fault, Some(Fault::Timeout));
         let unknown = wrapped("of its own");
-        assert_eq!(unknown.cause.fault, None);
+        assert_eq!(unknown.cause.fault, Some(Fault::Unknown));
         assert!(unknown.again(), "a fault that nobody knows may pass");
     }
 
@@ -413,7 +271,7 @@ mod tests {
     // FA10
     #[cfg(feature = "client")]
     #[test]
-    fn rustls_errors_are_found_by_type_however_deep() {
+    fn rustls_errors_are_found_however_deep() {
         use rustls::CertificateError as Certificate;
 
         for (error, fault) in [

@@ -22,15 +22,8 @@ pub(crate) fn misspelt(url: &str) -> Option<&'static str> {
 
 /// What came along from where it was copied, or was to be filled in.
 fn pasted(url: &str) -> Option<&'static str> {
-    let named = |mark: char| matches!(mark, '=' | ':' | '"' | '\'' | '(' | '[' | ' ' | '\t');
-    // Of no use to a host or a scheme, and in front of them.
-    let in_front = absolute(url).and_then(|(scheme, _)| {
-        let scheme = scheme.to_ascii_lowercase();
-        let scheme = scheme.strip_suffix('s').unwrap_or(&scheme);
-        scheme
-            .strip_suffix("http")
-            .map(|front| front.ends_with(named))
-    });
+    let marks = ['=', ':', '"', '\'', '(', '[', ' ', '\t'];
+    let in_front = absolute(url).is_some_and(|(scheme, _)| scheme.contains(marks));
     let invisible = |c: char| {
         matches!(
             c,
@@ -44,7 +37,7 @@ fn pasted(url: &str) -> Option<&'static str> {
         Some("it has a character in it that cannot be seen; write it anew")
     } else if inner.is_some_and(|inner| inner.contains("://") && !inner.contains(['<', '>'])) {
         Some("it has angle brackets around it; leave them out")
-    } else if in_front == Some(true) {
+    } else if in_front {
         Some("it has something in front of the scheme, such as a variable's name; leave that out")
     } else if url.contains(char::is_whitespace) {
         Some("it has white space in it; write it as %20, or leave it out")
@@ -61,12 +54,11 @@ fn misspelt_absolute(scheme: &str, rest: &str) -> Option<&'static str> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, after) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let web = ["http", "https"];
     if rest.contains('\\') {
         Some(BACKSLASH)
-    } else if !web.iter().any(|web| web.eq_ignore_ascii_case(scheme)) {
+    } else if !is_web(scheme) {
         Some("its scheme is neither https nor http; write https:// (http:// for loopback)")
-    } else if without_doubled_scheme(rest).is_some() {
+    } else if after_doubled_scheme(rest).is_some() {
         Some("it has the scheme twice; write it once")
     } else if host.ends_with(':') && after.starts_with("//") {
         Some("its host ends with a : and no port; write the port, or leave the : out")
@@ -100,15 +92,41 @@ fn misspelt_absolute(scheme: &str, rest: &str) -> Option<&'static str> {
     }
 }
 
-/// Of what follows the scheme: the URL that was meant, where it begins with a scheme again, be it
-/// without its colon.
-pub(crate) fn without_doubled_scheme(rest: &str) -> Option<String> {
+/// What is wrong with a text as an origin before it is parsed: two origins, say, or a pattern.
+pub(super) fn misspelt_origin(text: &str) -> Option<&'static str> {
+    let inner = text.trim();
+    if text.contains('*') {
+        Some("patterns are not supported; name each origin")
+    } else if inner.contains([',', ';']) || inner.contains(char::is_whitespace) {
+        Some("name one origin at a time")
+    } else {
+        misspelt(text)
+    }
+}
+
+/// The origin that was meant, if only the scheme is wrong or there is too much. It may be none.
+pub(super) fn meant_origin(text: &str) -> Option<String> {
+    let (scheme, rest) = absolute(text)?;
+    let doubled = after_doubled_scheme(rest);
+    let (scheme, rest) = doubled.unwrap_or((scheme, rest));
+    let scheme = match &*scheme.to_ascii_lowercase() {
+        "http" | "ws" => "http",
+        _ => "https",
+    };
+    let place = rest.rsplit('@').next().unwrap_or_default();
+    let place = place.split(['/', '?', '#']).next().unwrap_or_default();
+    Some(format!("{scheme}://{place}"))
+}
+
+/// What follows the scheme may begin with a scheme again, be it without its colon.
+fn after_doubled_scheme(rest: &str) -> Option<(&str, &str)> {
     let (scheme, place) = rest.split_once("//")?;
-    let scheme = scheme
-        .strip_suffix(':')
-        .unwrap_or(scheme)
-        .to_ascii_lowercase();
-    matches!(&*scheme, "http" | "https").then(|| format!("{scheme}://{place}"))
+    let scheme = scheme.strip_suffix(':').unwrap_or(scheme);
+    is_web(scheme).then_some((scheme, place))
+}
+
+fn is_web(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 const BACKSLASH: &str = "it has a backslash in it; write /";

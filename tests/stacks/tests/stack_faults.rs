@@ -135,7 +135,7 @@ async fn a_certificate_that_does_not_verify_is_told_apart_and_not_tried_again() 
     let front = Front::start(|_| (), true).await;
     let error = told(&front.url("127.0.0.1"), trusting(&front.ca)).await;
     let parts = [
-        "refused the client certificate, or wants one",
+        "rejected the client certificate, or wants one",
         "token_client()",
     ];
     assert_says(&error, 1, &parts);
@@ -177,7 +177,7 @@ async fn nobody_there_no_such_name_and_a_closed_connection_are_told_apart() {
         assert_says(
             &error,
             3,
-            &["refused the connection", "onnection refused", &at],
+            &["accepts no connections", "onnection refused", &at],
         );
 
         let error = told("https://no-such-host.invalid/token", trusting(&ca)).await;
@@ -224,7 +224,7 @@ async fn reqwest_and_the_default_client_are_read_as_hyper_is() {
             .token()
             .await
             .unwrap_err();
-        assert_says(&error, 3, &["refused the connection"]);
+        assert_says(&error, 3, &["accepts no connections"]);
         assert!(!error.to_string().contains("canary"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ fn main() {
             .map(drop)
     };
     let error = layer("https://gw.example/token").unwrap_err();
-    assert!(matches!(error, BuildError::CryptoProvider), "{error}");
+    assert!(matches!(error, BuildError::TokenClient { .. }), "{error}");
     println!("{error}");
     // No TLS, no provider.
     layer("http://127.0.0.1/token").unwrap();
