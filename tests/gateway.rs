@@ -23,8 +23,8 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_oauth::FetchCause;
 use tower_oauth::observe::{Event, Observer};
 use tower_oauth::{
-    BoxError, ClientAuth, ClientCredentialsBuilder, Error, OAuthLayer, OAuthLayerBuilder,
-    ReplayBody, Replayed,
+    BoxError, ClientAuth, ClientCredentials, Error, OAuthLayer, OAuthLayerBuilder, ReplayBody,
+    Replayed,
 };
 
 use crate::gateway::{Config, Gateway};
@@ -440,14 +440,14 @@ async fn gateway() -> Gateway {
     Gateway::start(Config::default()).await.unwrap()
 }
 
-fn oauth(gateway: &Gateway) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
+fn oauth(gateway: &Gateway) -> OAuthLayerBuilder<ClientCredentials> {
     oauth_with(
         gateway,
         ClientAuth::basic("consumer-key", "consumer-secret"),
     )
 }
 
-fn oauth_with(gateway: &Gateway, auth: ClientAuth) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
+fn oauth_with(gateway: &Gateway, auth: ClientAuth) -> OAuthLayerBuilder<ClientCredentials> {
     let oauth = OAuthLayer::client_credentials_with(gateway.token_url(), auth);
     #[cfg(not(feature = "client"))]
     let oauth = oauth.token_client(connect());

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::{Ready, ready};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +13,7 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::service_fn;
-use tower_oauth::{
-    ClientAuth, ClientCredentials, Error, TokenParams, TokenRequest, TokenResponse, TokenSource,
-};
+use tower_oauth::{Error, OAuthLayer, TokenParams, TokenRequest, TokenResponse, TokenSource};
 use tower_oauth_fuzz::text;
 
 const FRAGMENTS: [&str; 128] = {
@@ -209,11 +208,15 @@ fn ask(answer: Response<Full<Bytes>>) -> Result<TokenResponse, Error> {
             ready(Ok(answer.clone()))
         },
     );
-    let source =
-        ClientCredentials::builder("https://gw.example/token", ClientAuth::basic("key", SECRET))
-            .token_client(client)
-            .build()
-            .expect("a source");
+    let (tell, told) = mpsc::channel();
+    let builder = OAuthLayer::client_credentials("https://gw.example/token", "key", SECRET);
+    let builder = builder.token_client(client).wrap_source(move |source| {
+        let source = Arc::new(source);
+        tell.send(Arc::clone(&source)).expect("a listener");
+        source
+    });
+    drop(builder.build().expect("a layer"));
+    let source = told.recv().expect("a source");
     let params = TokenParams::new();
     let answer = source.token(TokenRequest::new(&params)).now_or_never();
     answer.expect("the client answers at once")

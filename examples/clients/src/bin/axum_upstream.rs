@@ -11,7 +11,7 @@ mod gateway;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
@@ -22,20 +22,27 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower::{Layer, ServiceExt};
-use tower_oauth::{BoxError, EmptyBody, OAuth, OAuthLayer, TokenCache};
+use tower_oauth::{BoxError, OAuth, OAuthLayer, TokenCache};
 
 use crate::gateway::{Config, Gateway};
 
 #[derive(Clone)]
 struct App {
-    upstream: OAuth<Client<HttpConnector, Body>, EmptyBody>,
+    upstream: OAuth<Client<HttpConnector, Body>, IfEmpty>,
     tokens: TokenCache,
     url: String,
 }
 
+type IfEmpty = fn(&Body) -> Option<Body>;
+
+/// Only requests without a body are sent again: a stream cannot be cloned.
+fn if_empty(body: &Body) -> Option<Body> {
+    body.is_end_stream().then(Body::empty)
+}
+
 fn app(oauth: &OAuthLayer, url: String) -> Router {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let oauth = oauth.clone().replay_with(EmptyBody);
+    let oauth = oauth.clone().replay_with(if_empty as IfEmpty);
     let state = App {
         tokens: oauth.token_cache(),
         upstream: oauth.layer(client),
