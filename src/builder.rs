@@ -153,8 +153,8 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
         self
     }
 
-    /// Treats this status like 401, for APIs that answer a dead token with 403 or 419. May be called
-    /// again for more. 1xx, 2xx and 304 cannot be treated so and are a
+    /// Treats this status like 401, for APIs that answer a dead token with 403 or 419. May be
+    /// called again for more. 1xx, 2xx and 304 cannot be treated so and are a
     /// [`BuildError::TreatAsUnauthorized`].
     ///
     /// Default: only 401, since a new token does not help with a 403 of most APIs.
@@ -303,8 +303,8 @@ impl OAuthLayerBuilder<ClientCredentials> {
 
     /// Sets the `User-Agent` of token requests, such as `payments/1.0`.
     ///
-    /// Default: `tower-oauth/` and the version of this crate. Some firewalls reject requests without
-    /// one, or from clients they do not know.
+    /// Default: `tower-oauth/` and the version of this crate. Some firewalls reject requests
+    /// without one, or from clients they do not know.
     pub fn user_agent(self, user_agent: impl AsRef<str>) -> Self {
         let user_agent = user_agent.as_ref();
         let blank = user_agent.trim().is_empty();

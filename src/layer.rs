@@ -5,7 +5,7 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use tower::Layer;
+use tower_layer::Layer;
 use zeroize::Zeroizing;
 
 use crate::builder::OAuthLayerBuilder;
@@ -67,7 +67,8 @@ impl OAuthLayer {
     /// use tower_oauth::{ClientAuth, OAuthLayer};
     ///
     /// let auth = ClientAuth::post("my-client", "my-secret");
-    /// let oauth = OAuthLayer::client_credentials_with("https://login.example/token", auth).build()?;
+    /// let url = "https://login.example/token";
+    /// let oauth = OAuthLayer::client_credentials_with(url, auth).build()?;
     /// # Ok::<_, tower_oauth::BuildError>(())
     /// ```
     pub fn client_credentials_with(
@@ -86,8 +87,8 @@ impl OAuthLayer {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Environment`] names a variable that is missing, empty, blank or not Unicode, or
-    /// whose value has white space, a line break or quotes around it, as files and shells leave
+    /// [`BuildError::Environment`] names a variable that is missing, empty, blank or not Unicode,
+    /// or whose value has white space, a line break or quotes around it, as files and shells leave
     /// them. A blank `OAUTH_SCOPE` counts as unset. [`build`](OAuthLayerBuilder::build) reports
     /// whatever else is wrong with a value.
     pub fn from_env() -> Result<OAuthLayerBuilder<ClientCredentials>, BuildError> {
@@ -165,9 +166,9 @@ impl<R> OAuthLayer<R> {
         self.replay_with(CloneBody)
     }
 
-    /// Like [`replay_unauthorized`](Self::replay_unauthorized), for bodies that cannot be cloned, or
-    /// only sometimes: the hook makes the second body. It is a [`ReplayBody`](crate::ReplayBody) for
-    /// the body type in use, and `Clone`.
+    /// Like [`replay_unauthorized`](Self::replay_unauthorized), for bodies that cannot be cloned,
+    /// or only sometimes: the hook makes the second body. It is a
+    /// [`ReplayBody`](crate::ReplayBody) for the body type in use, and `Clone`.
     pub fn replay_with<H>(self, hook: H) -> OAuthLayer<H> {
         OAuthLayer {
             shared: self.shared,
@@ -181,7 +182,8 @@ impl<R> OAuthLayer<R> {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
-    /// The parameters of this layer's token requests: a start for [`TokenParams`] that ask for more.
+    /// The parameters of this layer's token requests: a start for [`TokenParams`] that ask for
+    /// more.
     #[must_use]
     pub fn params(&self) -> &TokenParams {
         self.shared.cache.own()

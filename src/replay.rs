@@ -6,8 +6,9 @@ use http::{Request, Response};
 ///
 /// It is made before the request goes out, since that uses up the first body. So an implementation
 /// should be cheap, and return `None` for a body it cannot or should not copy. The layer and its
-/// services clone the hook along with themselves, so it must be `Clone`. Closures implement it; this
-/// one replays only requests without a body, for body types such as streams, which cannot be cloned:
+/// services clone the hook along with themselves, so it must be `Clone`. Closures implement it.
+/// This one replays only requests without a body, for body types such as streams, which cannot be
+/// cloned:
 ///
 /// ```no_run
 /// use http_body::Body;

@@ -24,8 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    CachePolicy, ClientAuth, Error, ManualClock, OAuthLayer, Secret, TokenParams, TokenRequest,
-    TokenSource,
+    CachePolicy, Error, ManualClock, OAuthLayer, Secret, TokenParams, TokenRequest, TokenSource,
 };
 
 const fn secs(seconds: u64) -> Duration {

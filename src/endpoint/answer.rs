@@ -65,15 +65,13 @@ impl<'a> Reader<'a> {
         let status = answer.status;
         let failure = |success, what| Error::of_success(success, status, what);
         match answer.end {
+            End::Whole => {}
             End::Torn(_) => return Err(failure(Success::Torn, "the answer broke off")),
-            _ if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) => {
-                return Err(failure(Success::NoContent, "the answer has no content"));
-            }
+            End::None => return Err(failure(Success::NoContent, "the answer has no content")),
             End::TooLarge => {
                 let what = "the answer is larger than 1 MiB";
                 return Err(failure(Success::Foreign, what));
             }
-            End::Whole | End::Late => {}
         }
         let fields = Fields::parse(&answer.body).map_err(|unreadable| match unreadable {
             Unreadable::Torn => failure(Success::Torn, "the answer breaks off"),
@@ -179,7 +177,7 @@ impl<'a> Reader<'a> {
         let what = if status.is_server_error() {
             "the token endpoint failed"
         } else {
-            "the token endpoint refused"
+            "the token endpoint rejected the request"
         };
         let mut error = Error::of_head(status, code, what);
         error = error.with_code(code.map(|code| match REGISTERED.contains(&code) {
@@ -232,8 +230,9 @@ impl<'a> Reader<'a> {
             .with_vendor_code(vendor_code.map(|code| self.shown(&code, MAX_NAME)))
     }
 
-    /// What was asked for is shown as it is: it is the user's own, and `read` remains the scope even
-    /// where it is the secret as well. The rest is masked in one piece, so that the work is bounded.
+    /// What was asked for is shown as it is: it is the user's own, and `read` remains the scope
+    /// even where it is the secret as well. The rest is masked in one piece, so that the work is
+    /// bounded.
     fn scope(&self, fields: &Fields) -> Option<String> {
         let granted = fields.scope()?;
         let is_granted = |asked: &&str| granted.iter().any(|word| word.as_str() == *asked);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Buf;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -30,7 +31,7 @@ pub(super) enum End {
     Torn(BoxError),
     TooLarge,
     /// Not waited for, or no longer.
-    Late,
+    None,
 }
 
 impl Answer {
@@ -40,13 +41,13 @@ impl Answer {
         let mut bytes = Zeroizing::default();
         let end = match parts.status {
             // These have no body (RFC 9110 §15.3.5, §15.3.6).
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => End::Late,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => End::None,
             status if status.is_success() => collect(body, &mut bytes).await,
             status if status.is_client_error() || status.is_server_error() => {
                 briefly(collect(body, &mut bytes)).await
             }
             // The status decides.
-            _ => End::Late,
+            _ => End::None,
         };
         Self {
             status: parts.status,
@@ -59,10 +60,10 @@ impl Answer {
 
 /// Reads into `bytes`, which keeps what has arrived when the reading is given up.
 async fn collect(mut body: ErasedBody, bytes: &mut Zeroizing<Vec<u8>>) -> End {
-    let expected = usize::try_from(http_body::Body::size_hint(&body).lower());
+    let expected = usize::try_from(body.size_hint().lower());
     reserve(bytes, expected.map_or(MAX_BODY, |size| size.min(MAX_BODY)));
     while let Some(frame) = body.frame().await {
-        let mut data = match frame.map(http_body::Frame::into_data) {
+        let mut data = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => data,
             Ok(Err(_trailers)) => continue,
             Err(error) => return End::Torn(error),
@@ -104,7 +105,7 @@ async fn briefly(reading: impl Future<Output = End>) -> End {
     };
     match select(pin!(reading), pin!(limit)).await {
         Either::Left((end, _)) => end,
-        Either::Right(_) => End::Late,
+        Either::Right(_) => End::None,
     }
 }
 
@@ -118,7 +119,6 @@ const BODY_OF_A_REJECTION: Duration = Duration::from_secs(2);
 mod tests {
     use bytes::Bytes;
     use futures_util::stream;
-    use http_body::{Body, Frame};
     use http_body_util::{Full, StreamBody};
 
     use super::super::client::erased;

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tower::Service;
+use tower_service::Service;
 
 use crate::error::{BoxError, BuildError};
 

@@ -6,7 +6,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 
 use super::answer::Reader;
 use super::attempt;
@@ -14,9 +14,9 @@ use super::body::Answer;
 use super::client::{TokenClient, default_client};
 use super::fields::is_page;
 use super::request;
-use super::token_url::TokenUrl;
+use super::token_url::{self, host};
 use crate::client_auth::{ClientAuth, Credentials};
-use crate::error::{BuildError, Error};
+use crate::error::{Asked, BuildError, Error};
 use crate::params::TokenParams;
 use crate::source::{TokenFuture, TokenRequest, TokenSource};
 use crate::token::TokenResponse;
@@ -27,11 +27,11 @@ use crate::token::TokenResponse;
 /// [`OAuthLayerBuilder::wrap_source`](crate::OAuthLayerBuilder::wrap_source) wraps it in a
 /// [`TokenSource`] of your own.
 pub struct ClientCredentials {
-    url: TokenUrl,
+    uri: Uri,
+    /// What is known before a token is asked for.
+    asked: Asked,
     auth: ClientAuth,
     client: Arc<dyn TokenClient>,
-    /// The client is the user's.
-    own_client: bool,
     accepted_types: Vec<String>,
     user_agent: HeaderValue,
     last_secret: Mutex<LastSecret>,
@@ -68,17 +68,17 @@ impl Settings {
             return Err(BuildError::TokenType);
         }
         let user_agent = self.user_agent.ok_or(BuildError::UserAgent)?;
-        let url = TokenUrl::parse(&self.token_url, self.allow_http)?;
-        let own_client = self.client.is_some();
+        let (uri, mut asked) = token_url::parse(&self.token_url, self.allow_http)?;
+        asked.own_client = self.client.is_some();
         let client = match self.client {
             Some(client) => client,
-            None => default_client(url.is_https())?,
+            None => default_client(asked.https)?,
         };
         Ok(ClientCredentials {
-            url,
+            uri,
+            asked,
             auth: self.auth,
             client,
-            own_client,
             accepted_types: self.accepted_types,
             user_agent,
             last_secret: Mutex::default(),
@@ -95,12 +95,12 @@ impl TokenSource for ClientCredentials {
     fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(async move {
             let token = self.attempt(request.params()).await;
-            token.map_err(|error| error.at_host(Some(self.url.host())))
+            token.map_err(|error| error.at_host(Some(host(&self.uri))))
         })
     }
 
     fn host(&self, _: &TokenParams) -> Option<&str> {
-        Some(self.url.host())
+        Some(host(&self.uri))
     }
 
     fn credentials_changed(&self) -> Option<Pin<Box<dyn Future<Output = bool> + Send + '_>>> {
@@ -127,9 +127,14 @@ impl ClientCredentials {
             Reader::new(&self.accepted_types, params, &credentials).read(answer)
         });
         let mut token = token.map_err(|error| {
-            let advice = credentials.advice();
+            let asked = Asked {
+                scope: params.scopes().collect::<Vec<_>>().join(" "),
+                client: credentials.advice(),
+                page,
+                ..self.asked.clone()
+            };
             error
-                .with_asked(self.url.asked(params, advice, self.own_client, page))
+                .with_asked(asked)
                 .with_masked_source(|text| credentials.mask(text, None))
         })?;
         token.by_new_credentials = self.last_secret().tell_change();
@@ -142,7 +147,7 @@ impl ClientCredentials {
         params: &TokenParams,
         credentials: &Credentials<'_>,
     ) -> Result<Answer, Error> {
-        let request = request::build(self.url.uri(), params, credentials, &self.user_agent);
+        let request = request::build(&self.uri, params, credentials, &self.user_agent);
         match self.client.exchange(request).await {
             Ok(response) => Ok(Answer::read(response).await),
             // An error of ours, from a token client that is built of this crate's parts, keeps its
@@ -167,7 +172,7 @@ impl ClientCredentials {
 impl fmt::Debug for ClientCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCredentials")
-            .field("endpoint", &self.url.host())
+            .field("endpoint", &host(&self.uri))
             .field("auth", &self.auth)
             .finish_non_exhaustive()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{Method, Request, Response};
-use tower::Service;
+use tower_service::Service;
 
 use super::detour::Renewing;
 use crate::cache::current::Token;

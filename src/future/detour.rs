@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use http::Request;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
-use tower::Service;
+use tower_service::Service;
 
 use super::bearer::{Bearer, Spare};
 use crate::cache::current::Token;

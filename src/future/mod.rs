@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tower::Service;
+use tower_service::Service;
 
 pub(crate) use self::bearer::Bearer;
 use self::detour::{Authorizing, Detour, Exit};
