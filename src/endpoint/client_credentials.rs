@@ -8,13 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderValue, Uri};
 
-use super::answer::Reader;
-use super::attempt;
 use super::body::Answer;
 use super::client::{TokenClient, default_client};
 use super::fields::is_page;
-use super::request;
 use super::token_url::{self, host};
+use super::{answer, attempt, request};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{Asked, BuildError, Error};
 use crate::params::TokenParams;
@@ -124,7 +122,7 @@ impl ClientCredentials {
         let token = self.exchange(params, &credentials).await;
         let token = token.and_then(|answer| {
             page = is_page(&answer.body);
-            Reader::new(&self.accepted_types, params, &credentials).read(answer)
+            answer::read(answer, &self.accepted_types, params, &credentials)
         });
         let mut token = token.map_err(|error| {
             let asked = Asked {

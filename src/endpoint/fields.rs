@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use percent_encoding::percent_decode;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::json;
+use super::{form, json};
 
 /// The members of an answer.
 pub(super) struct Fields {
@@ -39,46 +38,27 @@ pub(super) enum Unreadable {
 impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Unreadable> {
         let body = trimmed(body);
-        match body.first() {
-            None => Err(Unreadable::Empty),
-            Some(b'{') => match std::str::from_utf8(body) {
-                Ok(text) => Self::parse_json(text, false),
-                // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
-                Err(_) => Self::parse_json(&lossy(body), true),
-            },
-            Some(_) => Self::parse_form(body).ok_or(Unreadable::Foreign),
-        }
-    }
-
-    fn parse_json(text: &str, lenient: bool) -> Result<Self, Unreadable> {
-        match members(text) {
-            Ok(members) => Ok(Self {
-                members,
-                is_json: true,
-                lenient,
-            }),
-            Err(error) if json::breaks_off(text, &error) => Err(Unreadable::Torn),
-            Err(_) => Err(Unreadable::Foreign),
-        }
-    }
-
-    /// The links of a page have names and values with `=` and `&` between them, too. So a form is
-    /// only what begins with a parameter of OAuth.
-    fn parse_form(body: &[u8]) -> Option<Self> {
-        let members: Members = body
-            .split(|byte| *byte == b'&')
-            .map(|pair| {
-                let mut parts = pair.splitn(2, |byte| *byte == b'=');
-                let mut part = || form_decode(parts.next().unwrap_or_default());
-                (part(), Value::Text(part()))
+        let read = |text: &str| {
+            members(text).map_err(|error| match json::breaks_off(text, &error) {
+                true => Unreadable::Torn,
+                false => Unreadable::Foreign,
             })
-            .collect();
-        let (name, _) = members.first()?;
-        let has_value = body.split(|byte| *byte == b'&').next()?.contains(&b'=');
-        (has_value && PARAMETERS.contains(&name.as_str())).then_some(Self {
+        };
+        let (members, is_json, lenient) = match (body.first(), std::str::from_utf8(body)) {
+            (None, _) => return Err(Unreadable::Empty),
+            (Some(b'{'), Ok(text)) => (read(text)?, true, false),
+            // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
+            (Some(b'{'), Err(_)) => (read(&form::lossy(body))?, true, true),
+            _ => {
+                let members = form::members(body).ok_or(Unreadable::Foreign)?.into_iter();
+                let members = members.map(|(name, value)| (name, Value::Text(value)));
+                (members.collect(), false, true)
+            }
+        };
+        Ok(Self {
             members,
-            is_json: false,
-            lenient: true,
+            is_json,
+            lenient,
         })
     }
 
@@ -258,53 +238,6 @@ pub(super) fn is_code(text: &str) -> bool {
     in_grammar && !no_error.iter().any(|word| word.eq_ignore_ascii_case(text)) && !is_reason(text)
 }
 
-/// `application/x-www-form-urlencoded`. It may be a token, so the memory has its full capacity up
-/// front.
-fn form_decode(text: &[u8]) -> Zeroizing<String> {
-    let mut spaced = Zeroizing::new(text.to_vec());
-    let pluses = spaced.iter_mut().filter(|byte| **byte == b'+');
-    pluses.for_each(|byte| *byte = b' ');
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    bytes.extend(percent_decode(&spaced));
-    lossy(&bytes)
-}
-
-/// `String::from_utf8_lossy`, in memory that has its full capacity up front.
-fn lossy(bytes: &[u8]) -> Zeroizing<String> {
-    const SPOILT: &str = "\u{fffd}";
-    let mut text = Zeroizing::new(String::with_capacity(SPOILT.len() * bytes.len()));
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.push_str(if chunk.invalid().is_empty() {
-            ""
-        } else {
-            SPOILT
-        });
-    }
-    text
-}
-
-/// RFC 6749 §11.2.2, any of which may come first in a form.
-const PARAMETERS: &[&str] = &[
-    "access_token",
-    "client_id",
-    "client_secret",
-    "code",
-    "error",
-    "error_description",
-    "error_uri",
-    "expires_in",
-    "grant_type",
-    "password",
-    "redirect_uri",
-    "refresh_token",
-    "response_type",
-    "scope",
-    "state",
-    "token_type",
-    "username",
-];
-
 const CODES: &[&str] = &["error", "ErrorCode"];
 
 const DESCRIPTIONS: &[&str] = &[
@@ -334,8 +267,6 @@ const MAX_CODE: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::error::printable;
 
@@ -409,25 +340,6 @@ mod tests {
             (r#"{"errors":{"message":" "}}"#, None),
         ] {
             assert_eq!(said(json).as_deref(), text, "{json}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn forms_are_decoded_as_everybody_decodes_them(text in "[a-f0-9%+é&]{0,40}") {
-            let text = text.replace('&', "");
-            let wanted = form_urlencoded::parse(text.as_bytes()).next();
-            let wanted = wanted.map_or_else(String::new, |(name, _)| name.into_owned());
-            prop_assert_eq!(&*form_decode(text.as_bytes()), &wanted);
-        }
-
-        #[test]
-        fn bytes_become_the_text_that_the_standard_library_makes_of_them(
-            bytes in prop::collection::vec(any::<u8>(), 0..40),
-        ) {
-            let text = lossy(&bytes);
-            prop_assert_eq!(&*text, &*String::from_utf8_lossy(&bytes));
-            prop_assert_eq!(text.capacity(), 3 * bytes.len(), "it did not grow");
         }
     }
 }

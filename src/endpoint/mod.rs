@@ -6,8 +6,10 @@ mod body;
 mod client;
 mod client_credentials;
 mod fields;
+mod form;
 mod json;
 mod request;
+mod retry_after;
 mod token_url;
 
 pub(crate) use self::attempt::{Stage, within_attempt};
