@@ -13,7 +13,6 @@ use crate::endpoint::{ClientCredentials, Settings, TokenClient};
 use crate::error::BuildError;
 use crate::layer::OAuthLayer;
 use crate::observe::{Observer, Watch};
-use crate::origin::Origin;
 use crate::params::TokenParams;
 use crate::service::Shared;
 use crate::source::TokenSource;
@@ -25,8 +24,16 @@ use crate::source::TokenSource;
 #[must_use]
 pub struct OAuthLayerBuilder<T> {
     source: Source<T>,
-    params: Result<TokenParams, BuildError>,
-    destinations: Result<Destinations, BuildError>,
+    layer: LayerSettings,
+    /// The first wrong value.
+    error: Option<BuildError>,
+}
+
+/// What does not depend on the source.
+#[derive(Default)]
+struct LayerSettings {
+    params: TokenParams,
+    destinations: Destinations,
     keep_authorization: bool,
     unauthorized: Vec<StatusCode>,
     policy: CachePolicy,
@@ -50,13 +57,8 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     fn of(source: Source<T>) -> Self {
         Self {
             source,
-            params: Ok(TokenParams::new()),
-            destinations: Ok(Destinations::default()),
-            keep_authorization: false,
-            unauthorized: Vec::new(),
-            policy: CachePolicy::default(),
-            watch: Watch::default(),
-            clock: Clock::default(),
+            layer: LayerSettings::default(),
+            error: None,
         }
     }
 
@@ -64,14 +66,16 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: no `scope` is sent, and the server grants its default.
     pub fn scope(self, scope: impl AsRef<str>) -> Self {
-        self.ask(|params| params.with_scope(scope))
+        let params = self.layer.params.clone().with_scope(scope);
+        self.ask(params)
     }
 
     /// Sets the `audience` parameter that some servers require.
     ///
     /// Default: not sent.
-    pub fn audience(self, audience: impl Into<String>) -> Self {
-        self.ask(|params| Ok(params.with_audience(audience)))
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.layer.params = self.layer.params.with_audience(audience);
+        self
     }
 
     /// Adds a resource indicator (RFC 8707), an absolute URI. For a server that expects something
@@ -79,7 +83,8 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: not sent.
     pub fn resource(self, resource: impl Into<String>) -> Self {
-        self.ask(|params| params.with_resource(resource))
+        let params = self.layer.params.clone().with_resource(resource);
+        self.ask(params)
     }
 
     /// Adds a parameter that this server defines to the token request. A name may be given several
@@ -88,11 +93,19 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: none.
     pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.ask(|params| params.with_parameter(name, value))
+        let params = self.layer.params.clone().with_parameter(name, value);
+        self.ask(params)
     }
 
-    fn ask(mut self, ask: impl FnOnce(TokenParams) -> Result<TokenParams, BuildError>) -> Self {
-        self.params = self.params.and_then(ask);
+    fn ask(self, params: Result<TokenParams, BuildError>) -> Self {
+        self.checked(params, |builder, params| builder.layer.params = params)
+    }
+
+    fn checked<V>(mut self, value: Result<V, BuildError>, set: impl FnOnce(&mut Self, V)) -> Self {
+        match value {
+            Ok(value) => set(&mut self, value),
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
         self
     }
 
@@ -105,9 +118,8 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     /// Naming an `http` origin is the consent to send the token there in the clear. A name with
     /// letters outside ASCII is written in punycode (`xn--`).
     pub fn allow_origin(self, origin: impl AsRef<str>) -> Self {
-        self.destine(|destinations| {
-            destinations.allowed.push(origin.as_ref().parse()?);
-            Ok(())
+        self.checked(origin.as_ref().parse(), |builder, origin| {
+            builder.layer.destinations.allowed.push(origin);
         })
     }
 
@@ -115,11 +127,9 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     /// URI does not clearly say where it goes, such as `https://api.example:99999/`, still fails.
     ///
     /// Default: such requests fail, since a call without its token hides the mistake.
-    pub fn skip_other_origins(self) -> Self {
-        self.destine(|destinations| {
-            destinations.skip_others = true;
-            Ok(())
-        })
+    pub fn skip_other_origins(mut self) -> Self {
+        self.layer.destinations.skip_others = true;
+        self
     }
 
     /// Names the origin of requests whose URI is only a path. Those of tonic are at this point: its
@@ -128,28 +138,16 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: such requests fail before a token is asked for.
     pub fn assume_origin(self, origin: impl AsRef<str>) -> Self {
-        self.destine(|destinations| {
-            destinations.assumed = Some(origin.as_ref().parse::<Origin>()?);
-            Ok(())
+        self.checked(origin.as_ref().parse(), |builder, origin| {
+            builder.layer.destinations.assumed = Some(origin);
         })
-    }
-
-    fn destine(
-        mut self,
-        destine: impl FnOnce(&mut Destinations) -> Result<(), BuildError>,
-    ) -> Self {
-        self.destinations = self.destinations.and_then(|mut destinations| {
-            destine(&mut destinations)?;
-            Ok(destinations)
-        });
-        self
     }
 
     /// Leaves requests alone that already have an `Authorization` header.
     ///
     /// Default: the header is replaced, so that every request carries the token.
     pub fn keep_existing_authorization(mut self) -> Self {
-        self.keep_authorization = true;
+        self.layer.keep_authorization = true;
         self
     }
 
@@ -159,7 +157,7 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: only 401, since a new token does not help with a 403 of most APIs.
     pub fn treat_as_unauthorized(mut self, status: StatusCode) -> Self {
-        self.unauthorized.push(status);
+        self.layer.unauthorized.push(status);
         self
     }
 
@@ -167,7 +165,7 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: [`CachePolicy::new`].
     pub fn cache_policy(mut self, policy: CachePolicy) -> Self {
-        self.policy = policy;
+        self.layer.policy = policy;
         self
     }
 
@@ -175,14 +173,14 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// Default: none.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.watch.add(observer);
+        self.layer.watch.add(observer);
         self
     }
 
     /// Sets a clock that a test can move.
     #[cfg(feature = "test-util")]
     pub fn clock(mut self, clock: crate::clock::ManualClock) -> Self {
-        self.clock = Clock::Manual(clock);
+        self.layer.clock = Clock::Manual(clock);
         self
     }
 
@@ -219,13 +217,8 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
                 }
                 Source::Own(source) => Source::Own(wrap(source)),
             },
-            params: self.params,
-            destinations: self.destinations,
-            keep_authorization: self.keep_authorization,
-            unauthorized: self.unauthorized,
-            policy: self.policy,
-            watch: self.watch,
-            clock: self.clock,
+            layer: self.layer,
+            error: self.error,
         }
     }
 
@@ -236,31 +229,34 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
     ///
     /// [`BuildError`] names the setting at fault and never prints a secret.
     pub fn build(self) -> Result<OAuthLayer, BuildError> {
-        self.policy.check()?;
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let layer = self.layer;
+        layer.policy.check()?;
         // A status that a healthy API answers with would make every call renew the token.
         let healthy = |status: &&StatusCode| {
             status.is_informational() || status.is_success() || **status == StatusCode::NOT_MODIFIED
         };
-        if let Some(&status) = self.unauthorized.iter().find(healthy) {
+        if let Some(&status) = layer.unauthorized.iter().find(healthy) {
             return Err(BuildError::TreatAsUnauthorized { status });
         }
         let config = CacheConfig {
-            policy: self.policy,
-            own: self.params?,
-            refusals: self.unauthorized.into(),
-            clock: self.clock,
-            watch: self.watch,
+            policy: layer.policy,
+            own: layer.params,
+            refusals: layer.unauthorized.into(),
+            clock: layer.clock,
+            watch: layer.watch,
         };
-        let destinations = self.destinations?;
-        check_assumed(&destinations)?;
+        check_assumed(&layer.destinations)?;
         let source = match self.source {
             Source::ClientCredentials(settings, wrap) => wrap(settings.build()?),
             Source::Own(source) => source,
         };
         Ok(OAuthLayer::from_shared(Shared {
             cache: Cache::new(Arc::new(source), config),
-            destinations,
-            keep_authorization: self.keep_authorization,
+            destinations: layer.destinations,
+            keep_authorization: layer.keep_authorization,
         }))
     }
 }
@@ -289,7 +285,9 @@ impl OAuthLayerBuilder<ClientCredentials> {
     /// Default (feature `client`): HTTP/1.1 over rustls with the platform's certificate verifier,
     /// without proxy, and a new connection for each token request.
     pub fn token_client(self, client: impl TokenClient) -> Self {
-        self.set(|settings| settings.client = Some(Arc::new(client)))
+        self.set(Ok(client), |settings, client| {
+            settings.client = Some(Arc::new(client));
+        })
     }
 
     /// Accepts answers with this `token_type` too, whatever its case. The token is still sent as
@@ -298,7 +296,13 @@ impl OAuthLayerBuilder<ClientCredentials> {
     /// Default: `Bearer`, `BearerToken` and none at all are accepted, since a client must not use a
     /// token of a type that it does not know (RFC 6749 §7.1).
     pub fn accept_token_type(self, token_type: impl Into<String>) -> Self {
-        self.set(|settings| settings.accepted_types.push(token_type.into()))
+        let named = |kind: &String| !kind.trim().is_empty() && !kind.contains(char::is_control);
+        let token_type = Some(token_type.into())
+            .filter(named)
+            .ok_or(BuildError::TokenType);
+        self.set(token_type, |settings, kind| {
+            settings.accepted_types.push(kind);
+        })
     }
 
     /// Sets the `User-Agent` of token requests, such as `payments/1.0`.
@@ -306,10 +310,12 @@ impl OAuthLayerBuilder<ClientCredentials> {
     /// Default: `tower-oauth/` and the version of this crate. Some firewalls reject requests
     /// without one, or from clients they do not know.
     pub fn user_agent(self, user_agent: impl AsRef<str>) -> Self {
-        let user_agent = user_agent.as_ref();
-        let blank = user_agent.trim().is_empty();
-        let user_agent = HeaderValue::from_str(user_agent).ok();
-        self.set(|settings| settings.user_agent = user_agent.filter(|_| !blank))
+        let named = Some(user_agent.as_ref()).filter(|text| !text.trim().is_empty());
+        let user_agent = named.and_then(|text| HeaderValue::from_str(text).ok());
+        let user_agent = user_agent.ok_or(BuildError::UserAgent);
+        self.set(user_agent, |settings, user_agent| {
+            settings.user_agent = user_agent;
+        })
     }
 
     /// Allows an `http` token URL to a host that is not loopback. The client's credentials cross
@@ -317,14 +323,17 @@ impl OAuthLayerBuilder<ClientCredentials> {
     ///
     /// Default: such a URL is a [`BuildError::InsecureTokenUrl`].
     pub fn dangerous_http_token_endpoint(self) -> Self {
-        self.set(|settings| settings.allow_http = true)
+        self.set(Ok(true), |settings, allow_http| {
+            settings.allow_http = allow_http;
+        })
     }
 
-    fn set(mut self, set: impl FnOnce(&mut Settings)) -> Self {
-        if let Source::ClientCredentials(settings, _) = &mut self.source {
-            set(settings);
-        }
-        self
+    fn set<V>(self, value: Result<V, BuildError>, set: impl FnOnce(&mut Settings, V)) -> Self {
+        self.checked(value, |builder, value| {
+            if let Source::ClientCredentials(settings, _) = &mut builder.source {
+                set(settings, value);
+            }
+        })
     }
 }
 
@@ -353,9 +362,9 @@ impl<T> fmt::Debug for OAuthLayerBuilder<T> {
         };
         f.debug_struct("OAuthLayerBuilder")
             .field("auth", &auth)
-            .field("params", &self.params)
-            .field("destinations", &self.destinations)
-            .field("policy", &self.policy)
+            .field("params", &self.layer.params)
+            .field("destinations", &self.layer.destinations)
+            .field("policy", &self.layer.policy)
             .finish_non_exhaustive()
     }
 }

@@ -9,9 +9,7 @@ use std::time::Duration;
 use support::*;
 use tower::{Layer, Service, ServiceExt};
 use tower_oauth::observe::Event;
-use tower_oauth::{
-    BoxError, ClientAuth, ClientCredentials, OAuthLayer, Secret, TokenParams, TokenResponse,
-};
+use tower_oauth::{BoxError, ClientAuth, OAuthLayer, Secret, TokenParams, TokenResponse};
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 

@@ -1,4 +1,5 @@
-//! The table of real servers' answers, through the public API, and the rules of the response reader.
+//! The table of real servers' answers, through the public API, and the rules of the response
+//! reader.
 
 mod support;
 
@@ -33,7 +34,8 @@ fn answer(row: &Value) -> Answer {
     })
 }
 
-// Not among them: what needs DPoP to be asked for; X16 and T05 are rows of a client without it and are run.
+// Not among them: what needs DPoP to be asked for; X16 and T05 are rows of a client without it and
+// are run.
 #[tokio::test(start_paused = true)]
 async fn every_row_of_the_table_comes_out_as_expected() {
     let rows: Vec<Value> = serde_json::from_str(TABLE).unwrap();

@@ -42,8 +42,7 @@ pub(crate) struct Settings {
     pub(crate) auth: ClientAuth,
     pub(crate) client: Option<Arc<dyn TokenClient>>,
     pub(crate) accepted_types: Vec<String>,
-    /// `None` when it is not a header value.
-    pub(crate) user_agent: Option<HeaderValue>,
+    pub(crate) user_agent: HeaderValue,
     pub(crate) allow_http: bool,
 }
 
@@ -54,18 +53,13 @@ impl Settings {
             auth,
             client: None,
             accepted_types: Vec::new(),
-            user_agent: Some(OUR_USER_AGENT),
+            user_agent: OUR_USER_AGENT,
             allow_http: false,
         }
     }
 
     pub(crate) fn build(self) -> Result<ClientCredentials, BuildError> {
         self.auth.check()?;
-        let blank = |kind: &String| kind.trim().is_empty() || kind.contains(char::is_control);
-        if self.accepted_types.iter().any(blank) {
-            return Err(BuildError::TokenType);
-        }
-        let user_agent = self.user_agent.ok_or(BuildError::UserAgent)?;
         let (uri, mut asked) = token_url::parse(&self.token_url, self.allow_http)?;
         asked.own_client = self.client.is_some();
         let client = match self.client {
@@ -78,7 +72,7 @@ impl Settings {
             auth: self.auth,
             client,
             accepted_types: self.accepted_types,
-            user_agent,
+            user_agent: self.user_agent,
             last_secret: Mutex::default(),
             hasher: RandomState::new(),
         })

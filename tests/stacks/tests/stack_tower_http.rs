@@ -11,7 +11,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
-use axum::response::Redirect;
 use axum::routing::{get as on_get, post};
 use bytes::Bytes;
 use futures_util::FutureExt;

@@ -1,9 +1,12 @@
-//! An axum service whose handlers call an API with the layer: `cargo run -p tower-oauth-examples --bin axum_upstream`.
+//! An axum service whose handlers call an API with the layer. To run it:
+//! `cargo run -p tower-oauth-examples --bin axum_upstream`.
 //!
-//! The client is in the router's state and cloned for each request: clones share connections, and the layer shares one token cache.
-//! A failure to get a token becomes a 502 or 503 that says when to come again.
+//! The client is in the router's state and cloned for each request: clones share connections, and
+//! the layer shares one token cache. A failure to get a token becomes a 502 or 503 that says when
+//! to come again.
 //!
-//! It starts an emulated gateway on loopback and ends with an error when something is not as it says.
+//! It starts an emulated gateway on loopback and ends with an error when something is not as it
+//! says.
 
 #[path = "../../../gateway/mod.rs"]
 mod gateway;
@@ -138,7 +141,8 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(wait.is_some());
 
-    // Ends the backoff, so that the next call starts a flight; it is under way when the service is asked to stop.
+    // Ends the backoff, so that the next call starts a flight; it is under way when the service is
+    // asked to stop.
     oauth.token_cache().invalidate();
     let last = call(3);
     let stop = async {
