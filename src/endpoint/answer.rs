@@ -66,8 +66,7 @@ impl Reader<'_> {
             End::Torn(_) => return Err(failure(Success::Torn, "the answer broke off")),
             End::None => return Err(failure(Success::NoContent, "the answer has no content")),
             End::TooLarge => {
-                let what = "the answer is larger than 1 MiB";
-                return Err(failure(Success::Foreign, what));
+                return Err(failure(Success::Foreign, "the answer is larger than 1 MiB"));
             }
         }
         let fields = Fields::parse(&answer.body).map_err(|unreadable| match unreadable {
