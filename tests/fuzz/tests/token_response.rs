@@ -13,7 +13,9 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::service_fn;
-use tower_oauth::{Error, OAuthLayer, TokenParams, TokenRequest, TokenResponse, TokenSource};
+use tower_oauth::{
+    ClientCredentials, Error, OAuthLayer, TokenParams, TokenRequest, TokenResponse, TokenSource,
+};
 use tower_oauth_fuzz::text;
 
 const FRAGMENTS: [&str; 128] = {
