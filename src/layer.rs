@@ -155,8 +155,7 @@ impl<R> OAuthLayer<R> {
     /// why the body must be `Clone`. A request is not sent again when the renewed token is the
     /// refused one, or when this API has spent the renewals that its 401s may cause. If renewing
     /// fails, or the inner service does not become ready again, the 401 is returned. It is withheld
-    /// until the renewal ends, for at most the time that a flight may take
-    /// ([`CachePolicy::flight_timeout`](crate::CachePolicy::flight_timeout)), or two where nobody
+    /// until the renewal ends, for at most the time that one flight may take, or two where nobody
     /// drives the first. The answer to a second request has [`Replayed`](crate::Replayed) in its
     /// extensions.
     ///
