@@ -1,10 +1,11 @@
 //! The main job, end to end: `cargo run --example quickstart`.
 //!
-//! Without environment variables it needs nothing: it starts an emulated gateway on loopback and shows against it what the
-//! layer does. It ends with an error when something is not as it says.
+//! Without environment variables it needs nothing: it starts an emulated gateway on loopback and
+//! shows against it what the layer does. It ends with an error when something is not as it says.
 //!
-//! With `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET`, `API_URL` and, where the gateway wants one,
-//! `OAUTH_SCOPE`, it gets a token from a real gateway and makes one `GET` to `API_URL`.
+//! With `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET`, `API_URL` and, where the
+//! gateway wants one, `OAUTH_SCOPE`, it gets a token from a real gateway and makes one `GET` to
+//! `API_URL`.
 
 mod gateway;
 
@@ -253,8 +254,8 @@ fn oauth(gateway: &Gateway, secret: &str, flights: &Flights) -> Result<OAuthLaye
 
 /// A hyper client with the layer around it.
 ///
-/// Only some connections, since each one costs two file descriptors in this process. The limit stands inside the layer, with a
-/// queue between them, so that all calls are in the layer at once.
+/// Only some connections, since each one costs two file descriptors in this process. The limit
+/// stands inside the layer, with a queue between them, so that all calls are in the layer at once.
 fn client(oauth: &OAuthLayer) -> impl Api + use<> {
     ServiceBuilder::new()
         .layer(oauth.clone())

@@ -13,10 +13,11 @@ use rustls::crypto::CryptoProvider;
 
 use crate::error::BuildError;
 
-/// HTTP/1.1 over TLS with the platform's certificate verifier; no redirects, no proxy.
+/// HTTP/1.1 over TLS with the platform's certificate verifier, without redirects and proxy.
 ///
-/// No connection outlives its exchange: tokens are fetched once in many minutes, and a connection kept that long is more often
-/// dead than alive, so that a second attempt on it would fail like the first.
+/// No connection outlives its exchange: tokens are fetched once in many minutes, and a connection
+/// kept that long is more often dead than alive, so that a second attempt on it would fail like the
+/// first.
 pub(crate) fn https() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, BuildError> {
     let provider = provider().ok_or(BuildError::NO_TLS_PROVIDER)?;
     let connector = HttpsConnectorBuilder::new()
@@ -28,7 +29,7 @@ pub(crate) fn https() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes
     Ok(with(connector))
 }
 
-/// The same without TLS. A machine that has no certificates needs none for a loopback endpoint.
+/// Like [`https`], without TLS: a loopback endpoint needs no certificates on the machine.
 pub(crate) fn http() -> Client<HttpConnector, Full<Bytes>> {
     with(tcp())
 }
@@ -47,10 +48,11 @@ fn with<C: Connect + Clone>(connector: C) -> Client<C, Full<Bytes>> {
     client.build(connector)
 }
 
-/// The cryptography of TLS: what the process has installed, or else what a feature of this crate names.
+/// The cryptography of TLS: what the process has installed, or else what a feature of this crate
+/// names.
 ///
-/// rustls itself never looks for one here, since it panics when the build has two or none. And none
-/// is installed here: that is for the program to do.
+/// rustls is not asked for its default, since it panics when the build has two or none. Nothing is
+/// installed here: that is for the program to do.
 fn provider() -> Option<Arc<CryptoProvider>> {
     CryptoProvider::get_default().cloned().or_else(own_provider)
 }
@@ -71,5 +73,5 @@ fn own_provider() -> Option<Arc<CryptoProvider>> {
     None
 }
 
-/// Half of the default limit of an attempt, so that a second address still has its chance within it.
+/// Half of the default limit of an attempt, so that a second address still has its chance.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

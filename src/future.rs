@@ -11,7 +11,7 @@ use http::header::AUTHORIZATION;
 use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
-use tower::Service;
+use tower_service::Service;
 
 use crate::cache::current::Token;
 use crate::cache::{self, Cache, Refusal, Wait};

@@ -1,16 +1,17 @@
-//! The layer: where a user begins.
+//! The layer, which is where a user begins.
 
 use std::env::VarError;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
-use tower::Layer;
+use tower_layer::Layer;
 use zeroize::Zeroizing;
 
 use crate::builder::OAuthLayerBuilder;
 use crate::cache::TokenCache;
 use crate::client_auth::ClientAuth;
-use crate::endpoint::{ClientCredentials, ClientCredentialsBuilder};
+use crate::endpoint::ClientCredentials;
 use crate::error::{BuildError, wrapping};
 use crate::origin::misspelt;
 use crate::params::TokenParams;
@@ -21,14 +22,16 @@ use crate::source::TokenSource;
 
 /// Wraps HTTP client services so that each request carries an access token. See the crate's page.
 ///
-/// Clones share one token cache, and so do all the services they make: clone the layer for each client that calls the same gateway.
+/// Clones share one token cache, and so do all the services they make: clone the layer for each
+/// client that calls the same gateway.
 ///
-/// `R` says whether a request is sent again after a 401, see [`replay_unauthorized`](Self::replay_unauthorized).
+/// `R` says whether a request is sent again after a 401, see
+/// [`replay_unauthorized`](Self::replay_unauthorized).
 ///
 /// # Ordering
 ///
-/// Innermost, next to the HTTP client, with retry, timeout, limits and redirects outside. Why, and what happens otherwise:
-/// [`docs::ordering`](crate::docs::ordering).
+/// Innermost, next to the HTTP client, with retry, timeout, limits and redirects outside. The page
+/// [`docs::ordering`](crate::docs::ordering) says why, and what happens otherwise.
 #[derive(Clone)]
 #[must_use]
 pub struct OAuthLayer<R = NoReplay> {
@@ -37,13 +40,14 @@ pub struct OAuthLayer<R = NoReplay> {
 }
 
 impl OAuthLayer {
-    /// Starts building a layer that gets its tokens with the client-credentials grant (RFC 6749 §4.4), authenticating with
-    /// HTTP Basic as API gateways do it.
+    /// Starts building a layer that gets its tokens with the client-credentials grant (RFC 6749
+    /// §4.4) and authenticates with HTTP Basic, as API gateways do.
     ///
     /// ```no_run
     /// use tower_oauth::OAuthLayer;
     ///
-    /// let oauth = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "consumer-key", "consumer-secret")
+    /// let url = "https://gw.example/oauth2/v1/token";
+    /// let oauth = OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret")
     ///     .scope("aisp extended_transaction_history")
     ///     .allow_origin("https://api.example")
     ///     .build()?;
@@ -53,56 +57,58 @@ impl OAuthLayer {
         token_url: impl Into<String>,
         client_id: impl Into<String>,
         client_secret: impl Into<Secret>,
-    ) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
+    ) -> OAuthLayerBuilder<ClientCredentials> {
         Self::client_credentials_with(token_url, ClientAuth::basic(client_id, client_secret))
     }
 
-    /// The same with another client authentication.
+    /// Like [`client_credentials`](Self::client_credentials), with an explicit [`ClientAuth`].
     ///
     /// ```no_run
     /// use tower_oauth::{ClientAuth, OAuthLayer};
     ///
     /// let auth = ClientAuth::post("my-client", "my-secret");
-    /// let oauth = OAuthLayer::client_credentials_with("https://login.example/token", auth).build()?;
+    /// let url = "https://login.example/token";
+    /// let oauth = OAuthLayer::client_credentials_with(url, auth).build()?;
     /// # Ok::<_, tower_oauth::BuildError>(())
     /// ```
     pub fn client_credentials_with(
         token_url: impl Into<String>,
         auth: ClientAuth,
-    ) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
-        OAuthLayerBuilder::new(ClientCredentials::builder(token_url, auth))
+    ) -> OAuthLayerBuilder<ClientCredentials> {
+        OAuthLayerBuilder::client_credentials(token_url.into(), auth)
     }
 
-    /// The same from `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET` and, if it is set, `OAUTH_SCOPE`.
+    /// Like [`client_credentials`](Self::client_credentials), with the values of `OAUTH_TOKEN_URL`,
+    /// `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET` and, if it is set, `OAUTH_SCOPE`.
     ///
-    /// The variables are read once, here. Everything else is set on the builder; for another client authentication, or a secret from a
-    /// file, use [`client_credentials_with`](Self::client_credentials_with).
+    /// The variables are read once, here. Everything else is set on the builder. For another client
+    /// authentication, or a secret from a file, use
+    /// [`client_credentials_with`](Self::client_credentials_with).
     ///
     /// # Errors
     ///
-    /// [`BuildError::Environment`] names the variable that is missing, empty or blank, not Unicode, or that has white space, a line break or
-    /// quotes around its value, as files and shells leave them. A blank `OAUTH_SCOPE` is none. What else is wrong with a value is
-    /// reported by [`build`](OAuthLayerBuilder::build).
-    pub fn from_env() -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
+    /// [`BuildError::Environment`] names a variable that is missing, empty, blank or not Unicode,
+    /// or whose value has white space, a line break or quotes around it, as files and shells leave
+    /// them. A blank `OAUTH_SCOPE` counts as unset. [`build`](OAuthLayerBuilder::build) reports
+    /// whatever else is wrong with a value.
+    pub fn from_env() -> Result<OAuthLayerBuilder<ClientCredentials>, BuildError> {
         Self::from_variables(|name| std::env::var(name))
     }
 
     fn from_variables(
         read: impl Fn(&str) -> Result<String, VarError>,
-    ) -> Result<OAuthLayerBuilder<ClientCredentialsBuilder>, BuildError> {
+    ) -> Result<OAuthLayerBuilder<ClientCredentials>, BuildError> {
         let required = |variable| {
             let wrong = |reason| BuildError::Environment { variable, reason };
-            let value = read(variable).map_err(|error| match error {
+            // A value with quotes around it is a secret all the same, and wiped.
+            let value = read(variable).map(Zeroizing::new);
+            let mut value = value.map_err(|error| match error {
                 VarError::NotPresent => wrong("it is not set"),
                 VarError::NotUnicode(_) => wrong("it is not Unicode; write it as UTF-8"),
             })?;
             match wrapping(&value) {
-                Some(reason) => {
-                    // A value with quotes around it is a secret all the same.
-                    drop(Zeroizing::new(value));
-                    Err(wrong(reason))
-                }
-                None => Ok(value),
+                Some(reason) => Err(wrong(reason)),
+                None => Ok(mem::take(&mut *value)),
             }
         };
         let variable = "OAUTH_TOKEN_URL";
@@ -122,7 +128,7 @@ impl OAuthLayer {
         }
     }
 
-    /// A layer with a token source of your own, and every other setting at its default.
+    /// Makes a layer with a token source of your own and every other setting at its default.
     pub fn new(source: impl TokenSource) -> Self {
         Self::builder(source)
             .build()
@@ -145,19 +151,23 @@ impl OAuthLayer {
 impl<R> OAuthLayer<R> {
     /// Sends a request again, once, when the API refuses its token and a new one can be had.
     ///
-    /// Each request is cloned before it is sent, headers and all, which is what this costs; so the body must be `Clone`. A
-    /// request is not sent again when the renewed token is the refused one, or when this API has spent the renewals that its 401s may
-    /// cause. If renewing fails, or the inner service does not become ready again, the 401 is returned; it is held back meanwhile, for as long
-    /// as a flight may take ([`CachePolicy::flight_timeout`](crate::CachePolicy::flight_timeout)), or two where nobody drives the first. An answer to a second request has
-    /// [`Replayed`](crate::Replayed) in its extensions.
+    /// Each request is cloned before it is sent, headers and all: that is the price, and the reason
+    /// why the body must be `Clone`. A request is not sent again when the renewed token is the
+    /// refused one, or when this API has spent the renewals that its 401s may cause. If renewing
+    /// fails, or the inner service does not become ready again, the 401 is returned. It is withheld
+    /// until the renewal ends, for at most the time that one flight may take, or two where nobody
+    /// drives the first. The answer to a second request has [`Replayed`](crate::Replayed) in its
+    /// extensions.
     ///
-    /// Only for APIs where a request that was answered with 401 has had no effect, which RFC 9110 §15.5.2 leads one to expect.
+    /// Use it only for APIs where a request that was answered with 401 has had no effect, as
+    /// RFC 9110 §15.5.2 leads one to expect.
     pub fn replay_unauthorized(self) -> OAuthLayer<CloneBody> {
         self.replay_with(CloneBody)
     }
 
-    /// The same for bodies that cannot be cloned, or only sometimes: the hook makes the second body. It is a
-    /// [`ReplayBody`](crate::ReplayBody) for the body type in use, and `Clone`; [`EmptyBody`](crate::EmptyBody) is a ready-made one.
+    /// Like [`replay_unauthorized`](Self::replay_unauthorized), for bodies that cannot be cloned,
+    /// or only sometimes: the hook makes the second body. It is a
+    /// [`ReplayBody`](crate::ReplayBody) for the body type in use, and `Clone`.
     pub fn replay_with<H>(self, hook: H) -> OAuthLayer<H> {
         OAuthLayer {
             shared: self.shared,
@@ -165,13 +175,14 @@ impl<R> OAuthLayer<R> {
         }
     }
 
-    /// The token cache, to warm it up, to look at it, or to get a token from it.
+    /// The token cache: to warm it up, to look at it, or to get a token from it.
     #[must_use]
     pub fn token_cache(&self) -> TokenCache {
         TokenCache::new(Arc::clone(&self.shared.cache))
     }
 
-    /// What kind of token this layer asks for: a start for a [`TokenParams`] that asks for more.
+    /// The parameters of this layer's token requests: a start for [`TokenParams`] that ask for
+    /// more.
     #[must_use]
     pub fn params(&self) -> &TokenParams {
         self.shared.cache.own()
@@ -251,6 +262,7 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
         }
     }
+
     // FA16
     #[test]
     fn a_variable_that_is_empty_or_wrapped_is_named_with_what_to_do_and_not_printed() {

@@ -82,7 +82,6 @@
 //! | `aws-lc-rs` | yes | `client` with AWS-LC as its TLS provider |
 //! | `ring` | no | `client` with ring as its TLS provider |
 //! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
-//! | `tower-http` | no | detects a token client that followed a redirect of tower-http's `FollowRedirect` |
 //! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE`, `UNAUTHENTICATED`, `INTERNAL` or `FAILED_PRECONDITION` to gRPC clients |
 //! | `test-util` | no | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -122,13 +121,13 @@ pub use self::cache::{CachePolicy, CacheStatus, TokenCache};
 pub use self::client_auth::ClientAuth;
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
-pub use self::endpoint::{ClientCredentials, ClientCredentialsBuilder};
+pub use self::endpoint::{ClientCredentials, TokenClient};
 pub use self::error::{BoxError, BuildError, Error};
 #[cfg(feature = "tonic")]
 pub use self::grpc::grpc_status;
 pub use self::layer::OAuthLayer;
 pub use self::params::TokenParams;
-pub use self::replay::{CloneBody, EmptyBody, NoReplay, ReplayBody, Replayed};
+pub use self::replay::{CloneBody, NoReplay, ReplayBody, Replayed};
 pub use self::secret::Secret;
 pub use self::service::{NoToken, OAuth};
 pub use self::source::{FetchCause, TokenFuture, TokenRequest, TokenSource};

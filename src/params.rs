@@ -1,6 +1,6 @@
-//! What kind of token is asked for.
+//! What a token request asks for.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use zeroize::Zeroizing;
 use crate::error::{BuildError, without_secrets};
 use crate::origin;
 
-/// The scope, audience, resource and extra parameters of a token request: everything that makes one token differ from another
-/// of the same client.
+/// The scope, audience, resource and extra parameters of a token request: everything that makes one
+/// token differ from another of the same client.
 ///
-/// A layer has one of its own, from its builder. Put another into a request's extensions, and that request gets its own token,
-/// with its own cache entry and single flight:
+/// A layer has parameters of its own, from its builder. A request with other ones in its extensions
+/// gets its own token, with its own cache entry and its own flight:
 ///
 /// ```
 /// use tower_oauth::TokenParams;
@@ -27,11 +27,15 @@ use crate::origin;
 /// # Ok::<_, tower_oauth::BuildError>(())
 /// ```
 ///
-/// It stands in place of the layer's, whole. To ask for more than the layer does, start from
-/// [`OAuthLayer::params`](crate::OAuthLayer::params): scopes, resources and parameters add up, an audience replaces the one
-/// before. Two requests are equal when they ask for the same: the order of scopes does not count, nor that of parameters with different
-/// names. The order of resources, and of parameters with one name, does: a server may go by the first or the last of them.
-/// Make it once and clone it: a clone is one reference count.
+/// They replace the layer's parameters entirely. To ask for more than the layer does, start from
+/// [`OAuthLayer::params`](crate::OAuthLayer::params): scopes, resources and parameters add up, an
+/// audience replaces the earlier one.
+///
+/// Parameters are equal when they ask for the same token. The order of scopes does not count, nor
+/// does that of parameters with different names. The order of resources and of parameters with the
+/// same name does: a server may go by the first or by the last of them.
+///
+/// Build them once and clone them: a clone is one reference count.
 #[derive(Clone, Default)]
 pub struct TokenParams(Arc<Fields>);
 
@@ -40,20 +44,21 @@ struct Fields {
     scope: Vec<String>,
     audience: Option<String>,
     resource: Vec<String>,
-    /// Their values may be secrets of the server's own, so they are wiped.
+    /// The values may be secrets of the server's own, so they are wiped.
     parameters: Vec<(String, Zeroizing<String>)>,
-    /// All of it in one canonical text, which is what equality and hashing look at.
+    /// All of the above as one form in canonical order. Equality and hashing look at this text
+    /// alone, since a request's parameters are hashed on the cached path.
     identity: Zeroizing<String>,
 }
 
 impl TokenParams {
-    /// Asks for nothing in particular: the server gives its default scope.
+    /// Asks for nothing in particular: the server grants its default scope.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the scopes of a space-separated list (RFC 6749 §3.3). An empty list sends no `scope` at all.
+    /// Adds the scopes of a space-separated list (RFC 6749 §3.3). An empty list sends no `scope`.
     ///
     /// # Errors
     ///
@@ -72,7 +77,7 @@ impl TokenParams {
         Ok(self.identified())
     }
 
-    /// The `audience` parameter that some servers ask for, in place of an earlier one. An empty one is not sent.
+    /// Sets the `audience` parameter that some servers require. An empty one is not sent.
     #[must_use]
     pub fn with_audience(mut self, audience: impl Into<String>) -> Self {
         let audience = Some(audience.into()).filter(|audience| !audience.is_empty());
@@ -80,10 +85,11 @@ impl TokenParams {
         self.identified()
     }
 
-    /// Adds a resource indicator (RFC 8707); several are sent as several parameters, the same one once.
+    /// Adds a resource indicator (RFC 8707). Several are sent as several parameters, duplicates
+    /// once.
     ///
-    /// A server that wants something else under that name, such as the id of an application, gets it from
-    /// [`with_parameter("resource", ..)`](Self::with_parameter), which is sent as it is.
+    /// For a server that expects something else under that name, such as the id of an application,
+    /// use [`with_parameter("resource", ..)`](Self::with_parameter), which sends it unchecked.
     ///
     /// # Errors
     ///
@@ -101,15 +107,16 @@ impl TokenParams {
         Ok(self.identified())
     }
 
-    /// Adds a parameter of the server's own. One name may be given several times, for servers that take lists: all are sent, in
-    /// their order.
+    /// Adds a parameter that this server defines. A name may be given several times, for servers
+    /// that take lists: all values are sent, in order.
     ///
-    /// The value is taken for a secret: it is wiped when it is dropped, in no `Debug` output, and masked in what the server says, if it has
-    /// eight characters or more.
+    /// The value is treated as a secret: it is wiped when it is dropped, is never in `Debug`
+    /// output, and is masked in what the server says if it has at least eight characters.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Parameter`] for a name that is empty or has white space or control characters, and for one that the grant or the client authentication sets.
+    /// [`BuildError::Parameter`] when the name is empty, has white space or control characters, or
+    /// is set by the grant or the client authentication.
     pub fn with_parameter(
         mut self,
         name: impl Into<String>,
@@ -125,18 +132,18 @@ impl TokenParams {
         Ok(self.identified())
     }
 
-    /// The scopes asked for, in the order they were given.
+    /// The scopes, in the order they were given.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scope.iter().map(String::as_str)
     }
 
-    /// The audience asked for.
+    /// The audience.
     #[must_use]
     pub fn audience(&self) -> Option<&str> {
         self.0.audience.as_deref()
     }
 
-    /// The resource indicators asked for.
+    /// The resource indicators.
     pub fn resources(&self) -> impl Iterator<Item = &str> {
         self.0.resource.iter().map(String::as_str)
     }
@@ -147,70 +154,45 @@ impl TokenParams {
         parameters.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Writes the parameters in the order given.
-    pub(crate) fn write_form(&self, form: &mut Serializer<'_, String>) {
-        let fields = &*self.0;
-        if !fields.scope.is_empty() {
-            form.append_pair("scope", &fields.scope.join(" "));
-        }
-        if let Some(audience) = &fields.audience {
-            form.append_pair("audience", audience);
-        }
-        for resource in &fields.resource {
-            form.append_pair("resource", resource);
-        }
-        for (name, value) in &fields.parameters {
-            form.append_pair(name, value);
-        }
+    /// The pairs of the form, in the order given.
+    fn pairs(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let scope = Some(self.0.scope.join(" ")).filter(|scope| !scope.is_empty());
+        let scope = scope.map(|scope| ("scope", Cow::Owned(scope)));
+        let audience = self.audience().map(|audience| ("audience", audience));
+        let resources = self.resources().map(|resource| ("resource", resource));
+        let others = audience.into_iter().chain(resources);
+        let others = others.chain(self.parameters());
+        let others = others.map(|(name, value)| (name, Cow::Borrowed(value)));
+        scope.into_iter().chain(others)
     }
 
-    /// At most how many bytes [`write_form`](Self::write_form) writes.
+    /// Writes the parameters in the order given.
+    pub(crate) fn write_form(&self, form: &mut Serializer<'_, String>) {
+        form.extend_pairs(self.pairs());
+    }
+
+    /// An upper bound of the bytes that [`write_form`](Self::write_form) writes.
     pub(crate) fn form_size(&self) -> usize {
-        let fields = &*self.0;
-        let scopes = fields.scope.iter().map(|scope| form_size("scope", scope));
-        let resources = fields
-            .resource
-            .iter()
-            .map(|resource| form_size("resource", resource));
-        let parameters = self
-            .parameters()
-            .map(|(name, value)| form_size(name, value));
-        let audience = fields
-            .audience
-            .iter()
-            .map(|audience| form_size("audience", audience));
-        scopes
-            .chain(resources)
-            .chain(parameters)
-            .chain(audience)
+        self.pairs()
+            .map(|(name, value)| form_size(name, &value))
             .sum()
     }
 
     fn identified(mut self) -> Self {
-        // In its full size: growing would leave copies of the values behind that nobody wipes.
-        let mut form = Serializer::new(String::with_capacity(self.form_size()));
-        let fields = Arc::make_mut(&mut self.0);
-        for scope in fields.scope.iter().collect::<BTreeSet<_>>() {
-            form.append_pair("scope", scope);
-        }
-        if let Some(audience) = &fields.audience {
-            form.append_pair("audience", audience);
-        }
-        for resource in &fields.resource {
-            form.append_pair("resource", resource);
-        }
-        let mut parameters: Vec<_> = fields.parameters.iter().collect();
-        // A stable sort: parameters with one name keep their order.
-        parameters.sort_by_key(|(name, _)| name);
-        for (name, value) in parameters {
-            form.append_pair(name, value);
-        }
-        fields.identity = Zeroizing::new(form.finish());
+        let mut canonical = self.clone();
+        let fields = Arc::make_mut(&mut canonical.0);
+        fields.scope.sort_unstable();
+        // A stable sort: parameters with the same name keep their order.
+        fields.parameters.sort_by(|(a, _), (b, _)| a.cmp(b));
+        // Full capacity up front: growing would leave copies of the values behind, unwiped.
+        let mut form = Serializer::new(String::with_capacity(canonical.form_size()));
+        canonical.write_form(&mut form);
+        Arc::make_mut(&mut self.0).identity = Zeroizing::new(form.finish());
         self
     }
 }
 
-/// At most how many bytes a pair takes in a form: every byte percent-encoded, `&` and `=`.
+/// An upper bound of the bytes of one pair in a form: all percent-encoded, with `&` and `=`.
 pub(crate) fn form_size(name: &str, value: &str) -> usize {
     2 + 3 * (name.len() + value.len())
 }
@@ -220,17 +202,18 @@ fn is_scope_character(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'"' && byte != b'\\'
 }
 
-/// RFC 8707 §2 wants an absolute URI, which may be a `urn:`; `http::Uri` knows only the kind with an authority.
+/// RFC 8707 §2 requires an absolute URI, which may be a `urn:`. `http::Uri` only knows URIs with an
+/// authority.
 fn is_absolute_uri(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once(':') else {
         return false;
     };
-    let scheme_is_one = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
-        && scheme
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-    let clean = !rest.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
-    scheme_is_one && clean && (!rest.starts_with("//") || text.parse::<Uri>().is_ok())
+    let in_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(in_scheme)
+        && !rest.is_empty()
+        && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+        && (!rest.starts_with("//") || text.parse::<Uri>().is_ok())
 }
 
 /// Set by the grant, by the client authentication, or by the methods above.
@@ -258,7 +241,7 @@ impl Hash for TokenParams {
     }
 }
 
-/// Values of extra parameters are left out, and user-info and query of URLs: some servers want things there that are secret.
+/// Omits the values of extra parameters, and the user-info and query of URLs, which may be secret.
 impl fmt::Debug for TokenParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.parameters().map(|(name, _)| name).collect();

@@ -1,22 +1,24 @@
 //! Whether a request can be sent a second time after a 401.
 
 use http::{Request, Response};
-use http_body::Body;
 
-/// Makes the copy of a body that is sent again when the API refuses the token.
+/// Makes the body that is sent again when the API refuses the token.
 ///
-/// The copy is made before the request goes out, since the first one is used up by then; so an implementation should be
-/// cheap, and say `None` for a body it cannot or should not copy. The layer and its services clone the hook with themselves, so it
-/// must be `Clone`. Closures implement it:
+/// It is made before the request goes out, since that uses up the first body. So an implementation
+/// should be cheap, and return `None` for a body it cannot or should not copy. The layer and its
+/// services clone the hook along with themselves, so it must be `Clone`. Closures implement it.
+/// This one replays only requests without a body, for body types such as streams, which cannot be
+/// cloned:
 ///
 /// ```no_run
-/// use bytes::Bytes;
-/// use http_body_util::Full;
+/// use http_body::Body;
 /// use tower_oauth::OAuthLayer;
 ///
-/// let layer = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "key", "secret")
+/// # type Stream = http_body_util::Full<bytes::Bytes>;
+/// let url = "https://gw.example/oauth2/v1/token";
+/// let layer = OAuthLayer::client_credentials(url, "key", "secret")
 ///     .build()?
-///     .replay_with(|body: &Full<Bytes>| Some(body.clone()));
+///     .replay_with(|body: &Stream| body.is_end_stream().then(Stream::default));
 /// # Ok::<_, tower_oauth::BuildError>(())
 /// ```
 pub trait ReplayBody<B> {
@@ -24,19 +26,15 @@ pub trait ReplayBody<B> {
     fn copy(&self, body: &B) -> Option<B>;
 }
 
-/// Requests are sent once; a 401 is the caller's to see, and makes the next request renew the token. The default.
+/// Sends each request once. The caller sees the 401, and the next request renews the token. The
+/// default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoReplay;
 
-/// Replays every request by cloning its body; from [`replay_unauthorized`](crate::OAuthLayer::replay_unauthorized).
+/// Replays every request by cloning its body: see
+/// [`replay_unauthorized`](crate::OAuthLayer::replay_unauthorized).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
-
-/// Replays requests without a body, for body types that cannot be cloned but have a default, such as a stream that may be empty.
-///
-/// A body counts as empty when it says so at once ([`Body::is_end_stream`]); the second one is `B::default()`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EmptyBody;
 
 impl<B> ReplayBody<B> for NoReplay {
     #[inline]
@@ -48,12 +46,6 @@ impl<B> ReplayBody<B> for NoReplay {
 impl<B: Clone> ReplayBody<B> for CloneBody {
     fn copy(&self, body: &B) -> Option<B> {
         Some(body.clone())
-    }
-}
-
-impl<B: Body + Default> ReplayBody<B> for EmptyBody {
-    fn copy(&self, body: &B) -> Option<B> {
-        body.is_end_stream().then(B::default)
     }
 }
 
@@ -77,7 +69,7 @@ pub(crate) fn copy<B>(hook: &impl ReplayBody<B>, request: &Request<B>) -> Option
     Some(copy)
 }
 
-/// In the extensions of a response whose request was sent twice.
+/// Marks a response, in its extensions, whose request was sent twice.
 ///
 /// ```
 /// # fn show(response: http::Response<()>) {

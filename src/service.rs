@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
-use tower::Service;
+use tower_service::Service;
 
 use crate::cache::current::{Reader, Token};
 use crate::cache::{self, Cache, TokenCache};

@@ -24,8 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_oauth::{
-    CachePolicy, ClientAuth, ClientCredentials, Error, ManualClock, OAuthLayer, Secret,
-    TokenParams, TokenRequest, TokenSource,
+    CachePolicy, Error, ManualClock, OAuthLayer, Secret, TokenParams, TokenRequest, TokenSource,
 };
 
 const fn secs(seconds: u64) -> Duration {
@@ -859,10 +858,8 @@ fn without_timers_a_refusal_is_waited_for_and_nothing_panics() {
             let response = Response::builder().status(401).body(body).unwrap();
             ready(Ok::<_, BoxError>(response))
         });
-        ClientCredentials::builder(TOKEN_URL, ClientAuth::basic("id", "secret"))
-            .token_client(client)
-            .build()
-            .unwrap()
+        let builder = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret");
+        source_of(builder.token_client(client))
     }
 
     let params = TokenParams::new();

@@ -1,6 +1,8 @@
-//! The whole way over real sockets: a hyper client with the layer around it, and the emulated gateway of the examples.
+//! The whole way over real sockets: a hyper client with the layer around it, and the emulated
+//! gateway of the examples.
 //!
-//! Without the feature `client` the layer gets a token client from here; with it, its own is the one that is tested.
+//! Without the feature `client` the layer gets a token client from here; with it, its own is the
+//! one that is tested.
 
 #[path = "../examples/gateway/mod.rs"]
 mod gateway;
@@ -23,8 +25,8 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_oauth::FetchCause;
 use tower_oauth::observe::{Event, Observer};
 use tower_oauth::{
-    BoxError, ClientAuth, ClientCredentialsBuilder, Error, OAuthLayer, OAuthLayerBuilder,
-    ReplayBody, Replayed,
+    BoxError, ClientAuth, ClientCredentials, Error, OAuthLayer, OAuthLayerBuilder, ReplayBody,
+    Replayed,
 };
 
 use crate::gateway::{Config, Gateway};
@@ -440,14 +442,14 @@ async fn gateway() -> Gateway {
     Gateway::start(Config::default()).await.unwrap()
 }
 
-fn oauth(gateway: &Gateway) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
+fn oauth(gateway: &Gateway) -> OAuthLayerBuilder<ClientCredentials> {
     oauth_with(
         gateway,
         ClientAuth::basic("consumer-key", "consumer-secret"),
     )
 }
 
-fn oauth_with(gateway: &Gateway, auth: ClientAuth) -> OAuthLayerBuilder<ClientCredentialsBuilder> {
+fn oauth_with(gateway: &Gateway, auth: ClientAuth) -> OAuthLayerBuilder<ClientCredentials> {
     let oauth = OAuthLayer::client_credentials_with(gateway.token_url(), auth);
     #[cfg(not(feature = "client"))]
     let oauth = oauth.token_client(connect());
@@ -457,8 +459,8 @@ fn oauth_with(gateway: &Gateway, auth: ClientAuth) -> OAuthLayerBuilder<ClientCr
 /// A hyper client, with or without the layer around it.
 type Http = BoxCloneSyncService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
 
-/// Only some connections, since each one costs two file descriptors in this process; a queue in front of them, so that the
-/// layer can have all calls of a burst at once.
+/// Only some connections, since each one costs two file descriptors in this process; a queue in
+/// front of them, so that the layer can have all calls of a burst at once.
 fn connect() -> Http {
     let client = ServiceBuilder::new()
         .buffer(1_000)
@@ -517,7 +519,8 @@ async fn text(response: Response<Full<Bytes>>) -> String {
     String::from_utf8(body.to_bytes().into()).unwrap()
 }
 
-/// An observer, and what it is told of each flight's end: why it was started, its attempts, and whether it brought a token.
+/// An observer, and what it is told of each flight's end: why it was started, its attempts, and
+/// whether it brought a token.
 fn flight_ends() -> (impl Observer, UnboundedReceiver<(FetchCause, u32, bool)>) {
     let (sender, receiver) = unbounded_channel();
     let observer = move |event: &Event<'_>| {
@@ -534,14 +537,15 @@ fn flight_ends() -> (impl Observer, UnboundedReceiver<(FetchCause, u32, bool)>) 
     (observer, receiver)
 }
 
-/// The end of the next flight. Bounded, so that a flight which never starts is a failure and not a test that hangs.
+/// The end of the next flight. Bounded, so that a flight which never starts is a failure and not a
+/// test that hangs.
 async fn next(ends: &mut UnboundedReceiver<(FetchCause, u32, bool)>) -> (FetchCause, u32, bool) {
     let end = timeout(Duration::from_secs(10), ends.recv()).await;
     end.expect("a flight ends").expect("the layer lives")
 }
 
-/// Time passes, for the layer with its manual clock as for the gateway. Not paused otherwise: with sockets, a paused clock
-/// would run ahead of what is on its way.
+/// Time passes, for the layer with its manual clock as for the gateway. Not paused otherwise: with
+/// sockets, a paused clock would run ahead of what is on its way.
 #[cfg(feature = "test-util")]
 async fn pass(span: Duration) {
     tokio::time::pause();

@@ -114,7 +114,8 @@ async fn what_is_being_fetched_is_not_evicted() {
     let calls: Vec<_> = (0..200)
         .map(|n| {
             let (layer, api) = (layer.clone(), api.clone());
-            // Two callers of each key: were the first one's entry evicted, the second would start a flight of its own.
+            // Two callers of each key: were the first one's entry evicted, the second would start a
+            // flight of its own.
             tokio::spawn(
                 async move { call(&layer, &api, Some(scope(&format!("s{}", n % 100)))).await },
             )

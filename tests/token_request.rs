@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use http::{Method, Request};
@@ -9,10 +10,9 @@ use http_body_util::Full;
 use support::*;
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    BuildError, ClientAuth, ManualClock, OAuth, OAuthLayer, OAuthLayerBuilder, Secret, TokenParams,
+    BuildError, ClientAuth, ClientCredentials, ManualClock, OAuth, OAuthLayer, Secret, TokenFuture,
+    TokenParams, TokenRequest, TokenSource,
 };
-
-type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
 
 async fn sent(configure: impl FnOnce(Builder) -> Builder, auth: ClientAuth) -> Seen {
     let endpoint = Endpoint::new();
@@ -250,25 +250,6 @@ async fn a_redirect_of_the_token_endpoint_is_an_error_and_nothing_is_sent_to_its
         );
         assert_eq!(endpoint.requests(), 1);
     }
-}
-
-// Q17
-#[cfg(feature = "tower-http")]
-#[tokio::test]
-async fn a_token_client_that_followed_a_redirect_is_found_out() {
-    // 303: FollowRedirect repeats it as a GET, without the form.
-    let redirect = raw(303, &[("location", "http://127.0.0.1/elsewhere")], "");
-    let endpoint = Endpoint::new().then([redirect]);
-    let follows = tower_http::follow_redirect::FollowRedirect::new(endpoint.clone());
-    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
-        .token_client(follows)
-        .build()
-        .unwrap();
-    let error = layer.token_cache().token().await.unwrap_err();
-    assert!(
-        error.is_invalid_response() && error.to_string().contains("followed a redirect"),
-        "{error}"
-    );
 }
 
 // Q18
@@ -529,4 +510,51 @@ fn a_layers_request_is_a_start_for_others() {
             .unwrap()
             .with_audience("x")
     );
+}
+
+// R23
+#[tokio::test]
+async fn a_wrapped_source_keeps_every_setting_made_before_and_after() {
+    struct Counted(ClientCredentials, Arc<AtomicUsize>);
+
+    impl TokenSource for Counted {
+        fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.token(request)
+        }
+
+        fn host(&self, params: &TokenParams) -> Option<&str> {
+            self.0.host(params)
+        }
+    }
+
+    let (endpoint, asked) = (Endpoint::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "secret")
+        .token_client(endpoint.clone())
+        .user_agent("payments/1.0")
+        .scope("a")
+        .allow_origin("https://a.example")
+        .wrap_source(|source| Counted(source, count))
+        .scope("b")
+        .build()
+        .unwrap();
+    let api = layer.layer(Api::ok());
+    let elsewhere = api.clone().oneshot(get("https://b.example/")).await;
+    assert!(elsewhere.is_err(), "the destinations are kept");
+    api.oneshot(get("https://a.example/")).await.unwrap();
+    let seen = endpoint.seen().remove(0);
+    assert_eq!(seen.body, "grant_type=client_credentials&scope=a+b");
+    assert_eq!(seen.headers["user-agent"], "payments/1.0");
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_wrong_setting_of_a_wrapped_source_is_reported_by_build() {
+    let nowhere = OAuthLayer::client_credentials("nowhere", "id", "secret");
+    let error = nowhere.wrap_source(Arc::new).build().unwrap_err();
+    assert!(matches!(error, BuildError::TokenUrl { .. }), "{error}");
+    let own = OAuthLayer::builder(source_of(builder(&Endpoint::new())));
+    let layer = own.scope("\"").wrap_source(Arc::new).build();
+    assert!(matches!(layer, Err(BuildError::Scope { .. })), "{layer:?}");
 }

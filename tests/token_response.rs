@@ -1,4 +1,5 @@
-//! The table of real servers' answers, through the public API, and the rules of the response reader.
+//! The table of real servers' answers, through the public API, and the rules of the response
+//! reader.
 
 mod support;
 
@@ -33,7 +34,8 @@ fn answer(row: &Value) -> Answer {
     })
 }
 
-// Not among them: what needs DPoP to be asked for; X16 and T05 are rows of a client without it and are run.
+// Not among them: what needs DPoP to be asked for; X16 and T05 are rows of a client without it and
+// are run.
 #[tokio::test(start_paused = true)]
 async fn every_row_of_the_table_comes_out_as_expected() {
     let rows: Vec<Value> = serde_json::from_str(TABLE).unwrap();
@@ -627,7 +629,7 @@ async fn an_error_names_endpoint_status_code_description_request_id_and_what_to_
     assert!(next.ends_with('s'), "{next}");
     assert_eq!(
         text,
-        "no access token from 127.0.0.1: the token endpoint refused: invalid_scope, status 400, \"no such scope\", \
+        "no access token from 127.0.0.1: the token endpoint rejected the request: invalid_scope, status 400, \"no such scope\", \
          request id req-7 (1 attempt in 0.0ns); no scope was asked for, and the server may want one: set it with scope()"
     );
 }

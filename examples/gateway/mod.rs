@@ -1,12 +1,16 @@
-//! An emulation (ours, not a real product) of an Apigee-style API gateway, on a loopback port of its own.
+//! An emulation (ours, not a real product) of an Apigee-style API gateway, on a loopback port of
+//! its own.
 //!
-//! 1. `POST /oauth2/v1/token` wants `Authorization: Basic` with the credentials as they are (split at the first `:`,
-//!    not form-decoded) and a form with `grant_type=client_credentials`, optionally `scope`. It answers with the
-//!    documented fields, every number a string. Errors are `{"ErrorCode": .., "Error": ..}`, not those of RFC 6749.
-//! 2. Every other path is the API, of any method. It wants one `Authorization: Bearer` with a live token.
+//! 1. `POST /oauth2/v1/token` wants `Authorization: Basic` with the credentials as they are (split
+//!    at the first `:`, not form-decoded) and a form with `grant_type=client_credentials`,
+//!    optionally `scope`. It answers with the documented fields, every number a string. Errors are
+//!    `{"ErrorCode": .., "Error": ..}`, not those of RFC 6749.
+//! 2. Every other path is the API, of any method. It wants one `Authorization: Bearer` with a live
+//!    token.
 //!
-//! Stricter than such a gateway: a secret in the form is refused, and the API answers Basic credentials with 400,
-//! not 401, so that a leak shows. Tokens expire by [`tokio::time::Instant`], which a test can pause.
+//! Stricter than such a gateway: a secret in the form is refused, and the API answers Basic
+//! credentials with 400, not 401, so that a leak shows. Tokens expire by [`tokio::time::Instant`],
+//! which a test can pause.
 
 #![allow(dead_code, reason = "each example and test uses a part of it")]
 
@@ -26,7 +30,8 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-/// A running gateway. It stops when it is dropped, or by [`stop`](Gateway::stop), which waits for the end.
+/// A running gateway. It stops when it is dropped, or by [`stop`](Gateway::stop), which waits for
+/// the end.
 pub(crate) struct Gateway {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -119,13 +124,15 @@ impl Gateway {
         self.shared.ledger().tokens.clear();
     }
 
-    /// Answers the next `count` token requests to arrive with this status, and no more those of an earlier call.
+    /// Answers the next `count` token requests to arrive with this status, and no more those of an
+    /// earlier call.
     pub(crate) fn fail_next(&self, count: u32, status: StatusCode, after: Option<&'static str>) {
         self.shared.ledger().failures = Some(repeat_n((status, after), count as usize));
     }
 }
 
-/// The counts are relaxed: who reads one for an answer had that through a socket, written after the count.
+/// The counts are relaxed: who reads one for an answer had that through a socket, written after the
+/// count.
 #[derive(Default)]
 struct Shared {
     config: Config,
@@ -224,7 +231,8 @@ async fn token(
     shared.grant(&headers, &form)
 }
 
-/// Takes the body so that it is read, as hyper closes a connection on one that is not; over 2 MB it gets a 413.
+/// Takes the body so that it is read, as hyper closes a connection on one that is not; over 2 MB it
+/// gets a 413.
 async fn api(State(shared): State<Arc<Shared>>, headers: HeaderMap, _body: Bytes) -> Response {
     shared.api_requests.fetch_add(1, Relaxed);
     let sent: Vec<_> = headers.get_all(header::AUTHORIZATION).iter().collect();

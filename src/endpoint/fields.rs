@@ -1,4 +1,4 @@
-//! The members of an answer, whatever they are written in.
+//! The members of an answer, from JSON or from a form.
 
 use std::time::Duration;
 
@@ -6,16 +6,18 @@ use http::StatusCode;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::json;
+use super::{form, json};
 
-/// The members of an answer that we know, from JSON or from a form.
+/// The members of an answer.
 pub(super) struct Fields {
-    /// As often as they stand there, in order.
-    members: Vec<(&'static str, Value)>,
+    members: Members,
     pub(super) is_json: bool,
-    /// Read from something else than JSON.
+    /// Read from something other than clean JSON.
     pub(super) lenient: bool,
 }
+
+/// In order, repeated ones included.
+type Members = Vec<(Zeroizing<String>, Value)>;
 
 #[derive(Clone)]
 enum Value {
@@ -24,7 +26,7 @@ enum Value {
     Json(Zeroizing<String>),
 }
 
-/// Why there are none.
+/// Why an answer has no members.
 pub(super) enum Unreadable {
     Empty,
     /// It begins like JSON and ends too early.
@@ -35,96 +37,50 @@ pub(super) enum Unreadable {
 
 impl Fields {
     pub(super) fn parse(body: &[u8]) -> Result<Self, Unreadable> {
-        let body = body
-            .strip_prefix(b"\xEF\xBB\xBF")
-            .unwrap_or(body)
-            .trim_ascii();
-        match body.first() {
-            None => Err(Unreadable::Empty),
-            Some(b'{') => match std::str::from_utf8(body) {
-                Ok(text) => Self::parse_json(text, false),
-                // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
-                Err(_) => Self::parse_json(&lossy(body), true),
-            },
-            Some(_) => Self::parse_form(body).ok_or(Unreadable::Foreign),
-        }
-    }
-
-    fn parse_json(text: &str, lenient: bool) -> Result<Self, Unreadable> {
-        match json::members(text, KNOWN) {
-            Ok(members) => Ok(Self {
-                members: members
-                    .into_iter()
-                    .map(|(name, value)| (name, Value::new(value)))
-                    .collect(),
-                is_json: true,
-                lenient,
-            }),
-            Err(error) if json::breaks_off(text, &error) => Err(Unreadable::Torn),
-            Err(_) => Err(Unreadable::Foreign),
-        }
-    }
-
-    /// A page has names and values with `=` and `&` between them too, in its links. So a form is
-    /// only what begins with a parameter that OAuth has.
-    fn parse_form(body: &[u8]) -> Option<Self> {
-        let mut pairs = body.split(|byte| *byte == b'&').map(|pair| {
-            let mut parts = pair.splitn(2, |byte| *byte == b'=');
-            (parts.next().unwrap_or_default(), parts.next())
-        });
-        let (first, value) = pairs.clone().next()?;
-        value?;
-        let first = form_decode(first);
-        if !PARAMETERS.contains(&first.as_str()) {
-            return None;
-        }
-        let known = |name: &[u8]| {
-            let name = form_decode(name);
-            KNOWN.iter().copied().find(|known| *known == *name)
+        let body = trimmed(body);
+        let read = |text: &str| {
+            members(text).map_err(|error| match json::breaks_off(text, &error) {
+                true => Unreadable::Torn,
+                false => Unreadable::Foreign,
+            })
         };
-        let members = pairs.by_ref().filter_map(|(name, value)| {
-            let value = form_decode(value.unwrap_or_default());
-            Some((known(name)?, Value::Text(value)))
-        });
-        Some(Self {
-            members: members.collect(),
-            is_json: false,
-            lenient: true,
+        let (members, is_json, lenient) = match (body.first(), std::str::from_utf8(body)) {
+            (None, _) => return Err(Unreadable::Empty),
+            (Some(b'{'), Ok(text)) => (read(text)?, true, false),
+            // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
+            (Some(b'{'), Err(_)) => (read(&form::lossy(body))?, true, true),
+            _ => {
+                let members = form::members(body).ok_or(Unreadable::Foreign)?.into_iter();
+                let members = members.map(|(name, value)| (name, Value::Text(value)));
+                (members.collect(), false, true)
+            }
+        };
+        Ok(Self {
+            members,
+            is_json,
+            lenient,
         })
     }
 
-    /// The last one counts where a member is repeated, as most readers of JSON have it.
     fn find(&self, name: &str) -> Option<&Value> {
-        let mut members = self.members.iter().rev();
-        members
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
+        find(&self.members, name)
     }
 
     /// Whether a member is repeated with another value (RFC 6749 §3.2 allows no repetition).
     pub(super) fn contradicts(&self, name: &str) -> bool {
-        let values = self.members.iter().filter(|(known, _)| *known == name);
+        let values = self.members.iter().filter(|(known, _)| **known == name);
         let mut values = values.map(|(_, value)| value.characters());
         let first = values.next();
         values.any(|value| Some(value) != first)
     }
 
-    /// For masking: what is in the place of the token, if it is text.
-    pub(super) fn token(&self) -> Option<&str> {
+    /// The token; `Ok(None)` when there is none, and what stands in its place otherwise.
+    pub(super) fn token(&self) -> Result<Option<&str>, &'static str> {
         match self.find("access_token") {
-            Some(Value::Text(token)) => Some(token.as_str()),
-            _ => None,
-        }
-    }
-
-    /// `Ok(None)` when there is none, and what it is when it is no token.
-    pub(super) fn take_token(&mut self) -> Result<Option<String>, &'static str> {
-        let mut members = self.members.iter_mut().rev();
-        match members.find(|(name, _)| *name == "access_token") {
             None => Ok(None),
-            Some((_, Value::Text(token))) if token.is_empty() => Err("empty"),
-            Some((_, Value::Text(token))) => Ok(Some(std::mem::take(&mut **token))),
-            Some((_, Value::Json(value))) => Err(match value.as_bytes().first() {
+            Some(Value::Text(token)) if token.is_empty() => Err("empty"),
+            Some(Value::Text(token)) => Ok(Some(token)),
+            Some(Value::Json(value)) => Err(match value.as_bytes().first() {
                 Some(b'n') => "null",
                 Some(b'[') => "a list, not a string",
                 Some(b'{') => "an object, not a string",
@@ -134,7 +90,7 @@ impl Fields {
         }
     }
 
-    /// `Err` when the type is something else than text.
+    /// `Err` when the type is something other than text.
     pub(super) fn token_type(&self) -> Result<Option<&str>, ()> {
         match self.find("token_type") {
             None => Ok(None),
@@ -144,7 +100,7 @@ impl Fields {
         }
     }
 
-    /// A number, or a string that holds one; a fraction is cut off, and what is below zero is zero.
+    /// A number, or a string that holds one. Fractions are cut off, and less than zero is zero.
     pub(super) fn seconds(&self, name: &str) -> Option<Duration> {
         let text = self.find(name)?.characters().trim();
         let is_number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
@@ -180,12 +136,12 @@ impl Fields {
     }
 
     /// What the server says in words, as it came: by RFC 6749, else where vendors say it, else what
-    /// stands in the place of a code and is none.
+    /// stands in the place of a code without being one.
     pub(super) fn description(&self) -> Option<Zeroizing<String>> {
         let words = DESCRIPTIONS.iter().find_map(|path| self.said(path));
-        let error = self.said(&["error"]).filter(|text| !is_code(text));
+        let error = self.said("error").filter(|text| !is_code(text));
         match (error, words) {
-            // Keycloak has what is wrong there, and where to look in the description.
+            // Keycloak says there what is wrong, and in the description where to look.
             (Some(error), Some(words)) if is_sentence(&error) && !words.contains(&**error) => {
                 Some(Zeroizing::new(format!("{}: {}", *error, *words)))
             }
@@ -198,23 +154,17 @@ impl Fields {
         VENDOR_CODES.iter().find_map(|path| self.said(path))
     }
 
-    pub(super) fn error_uri(&self) -> Option<Zeroizing<String>> {
-        self.said(&["error_uri"])
-    }
-
-    /// The text at the end of a path, if there is any. The first of a list stands for the list.
-    fn said(&self, path: &[&str]) -> Option<Zeroizing<String>> {
-        let (first, rest) = path.split_first()?;
-        let mut value = self.find(first)?.clone();
-        for name in rest {
+    /// The text at the end of a path, unless it is blank. The first of a list stands for the list.
+    pub(super) fn said(&self, path: &str) -> Option<Zeroizing<String>> {
+        let mut names = path.split('.');
+        let mut value = self.find(names.next()?)?.clone();
+        for name in names {
             let Value::Json(object) = &value else {
                 return None;
             };
             let list = json::elements(object);
             let object = list.first().map_or(object.as_str(), |first| first.get());
-            let members = json::members(object, KNOWN).ok()?;
-            let (_, member) = members.iter().rev().find(|(known, _)| known == name)?;
-            value = Value::new(member);
+            value = find(&members(object).ok()?, name)?.clone();
         }
         match value {
             Value::Text(text) if !text.trim().is_empty() => Some(text),
@@ -238,6 +188,31 @@ impl Value {
     }
 }
 
+fn members(object: &str) -> serde_json::Result<Members> {
+    let members = json::members(object)?.into_iter();
+    let members = members.map(|(name, value)| (name, Value::new(value)));
+    Ok(members.collect())
+}
+
+/// The last one counts where a member is repeated, as in most readers of JSON.
+fn find<'a>(members: &'a [(Zeroizing<String>, Value)], name: &str) -> Option<&'a Value> {
+    let mut members = members.iter().rev();
+    let (_, value) = members.find(|(known, _)| **known == name)?;
+    Some(value)
+}
+
+/// Whether a body is something that no token endpoint sends: a page of a firewall or a proxy.
+pub(super) fn is_page(body: &[u8]) -> bool {
+    let parsed = Fields::parse(body);
+    matches!(parsed, Err(Unreadable::Foreign)) && !trimmed(body).starts_with(b"{")
+}
+
+/// Without a byte order mark and white space around it.
+fn trimmed(body: &[u8]) -> &[u8] {
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+    body.trim_ascii()
+}
+
 /// Whether it is more than the reason phrase of a status.
 fn is_sentence(text: &str) -> bool {
     text.contains(' ') && !is_reason(text)
@@ -254,131 +229,44 @@ fn is_reason(text: &str) -> bool {
 
 /// Whether it is an error code, and not a sentence, a number or the reason phrase of a status.
 pub(super) fn is_code(text: &str) -> bool {
-    let mut bytes = text.bytes();
-    let in_grammar = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic())
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
+    let in_grammar = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.:-".contains(&byte))
         && text.len() <= MAX_CODE;
     let no_error = ["none", "null", "ok", "success"];
     in_grammar && !no_error.iter().any(|word| word.eq_ignore_ascii_case(text)) && !is_reason(text)
 }
 
-/// `application/x-www-form-urlencoded`, in memory of the right size from the beginning, since it
-/// may be a token.
-fn form_decode(text: &[u8]) -> Zeroizing<String> {
-    let hex = |at: usize| char::from(*text.get(at)?).to_digit(16);
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut at = 0;
-    while let Some(byte) = text.get(at) {
-        let escaped = match byte {
-            b'%' => hex(at + 1).zip(hex(at + 2)),
-            _ => None,
-        };
-        let (byte, length) = match (escaped, byte) {
-            (Some((high, low)), _) => ((high * 16 + low) as u8, 3),
-            (None, b'+') => (b' ', 1),
-            (None, byte) => (*byte, 1),
-        };
-        bytes.push(byte);
-        at += length;
-    }
-    lossy(&bytes)
-}
-
-/// Text of bytes that need not be any, in memory of the right size from the beginning.
-fn lossy(bytes: &[u8]) -> Zeroizing<String> {
-    let parts = || {
-        bytes.utf8_chunks().flat_map(|chunk| {
-            let spoilt = if chunk.invalid().is_empty() {
-                ""
-            } else {
-                "\u{fffd}"
-            };
-            [chunk.valid(), spoilt]
-        })
-    };
-    let mut text = Zeroizing::new(String::with_capacity(parts().map(str::len).sum()));
-    text.extend(parts());
-    text
-}
-
-/// RFC 6749 §11.2.2, any of which may come first in a form.
-const PARAMETERS: &[&str] = &[
-    "access_token",
-    "client_id",
-    "client_secret",
-    "code",
-    "error",
-    "error_description",
-    "error_uri",
-    "expires_in",
-    "grant_type",
-    "password",
-    "redirect_uri",
-    "refresh_token",
-    "response_type",
-    "scope",
-    "state",
-    "token_type",
-    "username",
-];
-
 const CODES: &[&str] = &["error", "ErrorCode"];
 
-const DESCRIPTIONS: &[&[&str]] = &[
-    &["error_description"],
-    &["Error"],
-    &["message"],
-    &["errorSummary"],
-    &["error", "message"],
-    &["fault", "faultstring"],
-    &["detail"],
-    &["detail", "msg"],
-    &["title"],
-    &["errors", "message"],
-    &["errors", "detail"],
-    &["errors", "title"],
-];
-
-const VENDOR_CODES: &[&[&str]] = &[
-    &["errorCode"],
-    &["error", "code"],
-    &["fault", "detail", "errorcode"],
-    &["errors", "errorType"],
-    &["errors", "code"],
-];
-
-/// All that is looked for, at any depth.
-const KNOWN: &[&str] = &[
-    "access_token",
-    "token_type",
-    "expires_in",
-    "refresh_in",
-    "scope",
-    "error",
+const DESCRIPTIONS: &[&str] = &[
     "error_description",
-    "error_uri",
-    "ErrorCode",
     "Error",
     "message",
     "errorSummary",
-    "errorCode",
-    "errorcode",
-    "errorType",
-    "errors",
-    "code",
+    "error.message",
+    "fault.faultstring",
     "detail",
-    "fault",
-    "faultstring",
-    "msg",
+    "detail.msg",
     "title",
+    "errors.message",
+    "errors.detail",
+    "errors.title",
+];
+
+const VENDOR_CODES: &[&str] = &[
+    "errorCode",
+    "error.code",
+    "fault.detail.errorcode",
+    "errors.errorType",
+    "errors.code",
 ];
 
 const MAX_CODE: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
     use crate::error::printable;
 
@@ -437,11 +325,10 @@ mod tests {
 
     #[test]
     fn a_path_ends_in_text_or_nowhere() {
-        let said = |json: &str, path: &[&str]| {
+        let said = |json: &str| {
             let fields = Fields::parse(json.as_bytes()).ok()?;
-            fields.said(path).map(|text| text.to_string())
+            fields.said("errors.message").map(|text| text.to_string())
         };
-        let path = ["errors", "message"];
         for (json, text) in [
             (r#"{"errors":[{"message":"a"},{"message":"b"}]}"#, Some("a")),
             (r#"{"errors":{"message":"a"}}"#, Some("a")),
@@ -452,26 +339,7 @@ mod tests {
             (r#"{"errors":{"message":1}}"#, None),
             (r#"{"errors":{"message":" "}}"#, None),
         ] {
-            assert_eq!(said(json, &path).as_deref(), text, "{json}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn forms_are_decoded_as_everybody_decodes_them(text in "[a-f0-9%+é&]{0,40}") {
-            let text = text.replace('&', "");
-            let wanted = form_urlencoded::parse(text.as_bytes()).next();
-            let wanted = wanted.map_or_else(String::new, |(name, _)| name.into_owned());
-            prop_assert_eq!(&*form_decode(text.as_bytes()), &wanted);
-        }
-
-        #[test]
-        fn bytes_become_the_text_that_the_standard_library_makes_of_them(
-            bytes in prop::collection::vec(any::<u8>(), 0..40),
-        ) {
-            let text = lossy(&bytes);
-            prop_assert_eq!(&*text, &*String::from_utf8_lossy(&bytes));
-            prop_assert_eq!(text.capacity(), text.len());
+            assert_eq!(said(json).as_deref(), text, "{json}");
         }
     }
 }

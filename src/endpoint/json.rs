@@ -1,22 +1,19 @@
-//! What is wanted of a JSON object, and nothing about the rest of it.
+//! The members of a JSON object as they are written.
 //!
-//! A member that nobody asked for must not make a token unusable, so its value is only skipped: a
-//! number of any size, text with half a surrogate pair, any depth (serde_json skips without
+//! A member that nobody asked for must not make a token unusable, so values are only skipped here:
+//! a number of any size, text with half a surrogate pair, any depth (serde_json skips without
 //! recursion).
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// The members of an object that `wanted` names, in order, their values as they are written.
-pub(super) fn members<'a>(
-    json: &'a str,
-    wanted: &[&'static str],
-) -> serde_json::Result<Vec<(&'static str, &'a RawValue)>> {
+/// The members of an object, in order, repeated ones included.
+pub(super) fn members(json: &str) -> serde_json::Result<Vec<(Zeroizing<String>, &RawValue)>> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let members = deserializer.deserialize_map(Members(wanted))?;
+    let members = deserializer.deserialize_map(Members)?;
     deserializer.end()?;
     Ok(members)
 }
@@ -26,26 +23,22 @@ pub(super) fn elements(json: &str) -> Vec<&RawValue> {
     serde_json::from_str(json).unwrap_or_default()
 }
 
-/// Whether `error` is only that the text ends too early.
+/// Whether `error` only says that the text ends too early.
 pub(super) fn breaks_off(json: &str, error: &serde_json::Error) -> bool {
-    if error.is_eof() {
-        return true;
-    }
     // After half a number serde_json misses the next digit rather than the end of the text.
     let mut longer = Zeroizing::new(String::with_capacity(json.len() + 1));
     longer.push_str(json);
     longer.push('0');
-    members(&longer, &[]).is_err_and(|error| error.is_eof())
+    error.is_eof() || members(&longer).is_err_and(|error| error.is_eof())
 }
 
 /// The characters of a JSON string; `None` for another value. Half a surrogate pair becomes U+FFFD.
 ///
-/// In memory of the right size from the beginning, since it may be a token.
+/// It may be a token, so the memory has its full capacity up front.
 pub(super) fn string(value: &RawValue) -> Option<Zeroizing<String>> {
-    let text = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    let mut rest = value.get().strip_prefix('"')?.strip_suffix('"')?;
     // No escape is shorter than what it stands for.
-    let mut out = Zeroizing::new(String::with_capacity(text.len()));
-    let mut rest = text;
+    let mut out = Zeroizing::new(String::with_capacity(rest.len()));
     while let Some((plain, escape)) = rest.split_once('\\') {
         out.push_str(plain);
         let (character, length) = unescape(escape);
@@ -58,35 +51,24 @@ pub(super) fn string(value: &RawValue) -> Option<Zeroizing<String>> {
 
 /// The character that an escape stands for, and how long the escape is without its backslash.
 fn unescape(escape: &str) -> (char, usize) {
-    let unit = |at: usize| u16::from_str_radix(escape.get(at..at + 4)?, 16).ok();
-    match escape.as_bytes().first() {
-        Some(b'b') => ('\u{8}', 1),
-        Some(b'f') => ('\u{c}', 1),
-        Some(b'n') => ('\n', 1),
-        Some(b'r') => ('\r', 1),
-        Some(b't') => ('\t', 1),
-        Some(b'u') => {
-            let first = unit(1).unwrap_or(LONE);
-            let second = escape.get(5..7).filter(|next| *next == "\\u");
-            let second = second.and_then(|_| unit(7)).unwrap_or(LONE);
-            let mut pair = char::decode_utf16([first, second]);
-            match pair.next() {
-                Some(Ok(character)) => (character, if pair.next().is_some() { 5 } else { 11 }),
-                _ => (char::REPLACEMENT_CHARACTER, 5),
-            }
-        }
-        Some(&other) => (char::from(other), 1),
-        None => (char::REPLACEMENT_CHARACTER, 0),
-    }
+    let pair = escape.get(5..7) == Some("\\u");
+    let (longest, length) = match escape.as_bytes() {
+        [b'u', ..] if pair => (11, 5),
+        [b'u', ..] => (5, 5),
+        _ => (1, 1),
+    };
+    let mut lengths = [longest, length].into_iter();
+    let read = lengths.find_map(|length| {
+        let json = format!("\"\\{}\"", escape.get(..length)?);
+        Some((serde_json::from_str(&json).ok()?, length))
+    });
+    read.unwrap_or((char::REPLACEMENT_CHARACTER, length))
 }
 
-/// The first half of a surrogate pair: no character by itself, nor after another one.
-const LONE: u16 = 0xD800;
+struct Members;
 
-struct Members<'a>(&'a [&'static str]);
-
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = Vec<(&'static str, &'de RawValue)>;
+impl<'de> Visitor<'de> for Members {
+    type Value = Vec<(Zeroizing<String>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -94,39 +76,10 @@ impl<'de> Visitor<'de> for Members<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(name) = object.next_key_seed(Name(self.0))? {
-            match name {
-                Some(name) => members.push((name, object.next_value()?)),
-                None => {
-                    object.next_value::<IgnoredAny>()?;
-                }
-            }
+        while let Some((name, value)) = object.next_entry::<&RawValue, _>()? {
+            members.push((string(name).unwrap_or_default(), value));
         }
         Ok(members)
-    }
-}
-
-/// Reads a name as bytes, which need not be text.
-struct Name<'a>(&'a [&'static str]);
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Option<&'static str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
-        name.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = Option<&'static str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_bytes<E>(self, name: &[u8]) -> Result<Self::Value, E> {
-        let mut wanted = self.0.iter().copied();
-        Ok(wanted.find(|wanted| wanted.as_bytes() == name))
     }
 }
 
@@ -134,21 +87,21 @@ impl Visitor<'_> for Name<'_> {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Vec<(&'static str, String)> {
-        let members = members(json, &["a", "b"]).expect("an object");
-        let values = members.into_iter().map(|(name, value)| {
-            let value = string(value).map_or_else(|| value.get().to_owned(), |s| s.to_string());
-            (name, value)
-        });
-        values.collect()
-    }
-
     #[test]
-    fn only_what_is_wanted_is_read_and_each_time_it_stands_there() {
+    fn members_are_read_each_time_they_stand_there_whatever_they_hold() {
         let json = r#"{"a":"1","x":{"a":"2"},"b":1e400,"\ud800":"\udc00","\u0061":"3"}"#;
-        let read = read(json);
-        let wanted = [("a", "1"), ("b", "1e400"), ("a", "3")];
-        assert_eq!(read, wanted.map(|(name, value)| (name, value.to_owned())));
+        let read = members(json).expect("an object");
+        let read: Vec<_> = (read.iter())
+            .map(|(name, value)| (name.as_str(), value.get()))
+            .collect();
+        let wanted = [
+            ("a", r#""1""#),
+            ("x", r#"{"a":"2"}"#),
+            ("b", "1e400"),
+            ("\u{fffd}", r#""\udc00""#),
+            ("a", r#""3""#),
+        ];
+        assert_eq!(read, wanted);
     }
 
     #[test]
@@ -179,7 +132,7 @@ mod tests {
     fn a_text_that_ends_too_early_is_told_from_one_that_is_broken() {
         let whole = r#"{"a":"\u00e9\n","x":[true,{"y":null}],"b":-1.5e+7}"#;
         for end in 1..whole.len() {
-            let error = members(&whole[..end], &["a"]).expect_err("half an object");
+            let error = members(&whole[..end]).expect_err("half an object");
             assert!(breaks_off(&whole[..end], &error), "{}", &whole[..end]);
         }
         for broken in [
@@ -190,7 +143,7 @@ mod tests {
             r#"{"a":1.}"#,
             "{\"a\":\"\n",
         ] {
-            let error = members(broken, &["a"]).expect_err("no JSON");
+            let error = members(broken).expect_err("no JSON");
             assert!(!breaks_off(broken, &error), "{broken}");
         }
     }

@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use crate::client_auth::Credentials;
 use crate::params::{TokenParams, form_size};
 
-/// Nothing is copied from the API request: not a header, not an extension.
+/// Nothing of the API request is copied: not a header, not an extension.
 pub(super) fn build(
     endpoint: &Uri,
-    request: &TokenParams,
+    params: &TokenParams,
     credentials: &Credentials<'_>,
     user_agent: &HeaderValue,
 ) -> Request<Full<Bytes>> {
@@ -22,12 +22,12 @@ pub(super) fn build(
     headers.insert(ACCEPT, JSON);
     headers.insert(USER_AGENT, user_agent.clone());
 
-    // In its full size: growing would leave copies of the secret behind that nobody wipes.
+    // Full capacity up front: growing would leave copies of the secret behind, unwiped.
     let (name, grant) = ("grant_type", "client_credentials");
-    let size = form_size(name, grant) + request.form_size() + credentials.form_size();
+    let size = form_size(name, grant) + params.form_size() + credentials.form_size();
     let mut form = Serializer::new(String::with_capacity(size));
     form.append_pair(name, grant);
-    request.write_form(&mut form);
+    params.write_form(&mut form);
     credentials.apply(&mut headers, &mut form);
     // The form may hold the secret, so its bytes are wiped with the request.
     let body = Bytes::from_owner(Zeroizing::new(form.finish().into_bytes()));
@@ -38,10 +38,6 @@ pub(super) fn build(
     *request.headers_mut() = headers;
     request
 }
-
-/// Some firewalls refuse requests that do not name their client.
-pub(super) const OURS: HeaderValue =
-    HeaderValue::from_static(concat!("tower-oauth/", env!("CARGO_PKG_VERSION")));
 
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");

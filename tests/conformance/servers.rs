@@ -245,7 +245,7 @@ fn client_with(roots: RootCertStore) -> HttpsClient {
 pub(crate) fn layer(
     token_url: impl Into<String>,
     auth: ClientAuth,
-) -> OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder> {
+) -> OAuthLayerBuilder<tower_oauth::ClientCredentials> {
     OAuthLayer::client_credentials_with(token_url, auth).token_client(https_client())
 }
 

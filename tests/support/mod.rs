@@ -249,7 +249,7 @@ impl Service<Request<Full<Bytes>>> for Endpoint {
     }
 }
 
-pub type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
+pub type Builder = OAuthLayerBuilder<tower_oauth::ClientCredentials>;
 
 /// A layer on this endpoint, its clock following tokio's.
 pub fn builder(endpoint: &Endpoint) -> Builder {
@@ -260,6 +260,18 @@ pub fn builder(endpoint: &Endpoint) -> Builder {
 
 pub fn layer(endpoint: &Endpoint) -> OAuthLayer {
     builder(endpoint).build().unwrap()
+}
+
+/// The source of a layer, to be called by hand.
+pub fn source_of(builder: Builder) -> impl TokenSource {
+    let (tell, told) = std::sync::mpsc::channel();
+    let builder = builder.wrap_source(move |source| {
+        let source = Arc::new(source);
+        tell.send(Arc::clone(&source)).unwrap();
+        source
+    });
+    drop(builder.build().unwrap());
+    told.recv().unwrap()
 }
 
 /// A layer on a source of one's own, and its clock.

@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use http::{HeaderName, HeaderValue, Request, Response};
 use http_body_util::Full;
 use tower::service_fn;
 use tower_oauth::{
-    ClientAuth, ClientCredentials, Error, TokenParams, TokenRequest, TokenResponse, TokenSource,
+    ClientCredentials, Error, OAuthLayer, TokenParams, TokenRequest, TokenResponse, TokenSource,
 };
 use tower_oauth_fuzz::text;
 
@@ -204,18 +205,26 @@ fn answer(status: u8, header: u8, body: Vec<u8>) -> Response<Full<Bytes>> {
 }
 
 fn ask(answer: Response<Full<Bytes>>) -> Result<TokenResponse, Error> {
-    let client = service_fn(
-        move |_: Request<Full<Bytes>>| -> Ready<Result<_, Infallible>> {
-            ready(Ok(answer.clone()))
-        },
-    );
-    let source =
-        ClientCredentials::builder("https://gw.example/token", ClientAuth::basic("key", SECRET))
-            .token_client(client)
-            .build()
-            .expect("a source");
+    static ANSWER: Mutex<Option<Response<Full<Bytes>>>> = Mutex::new(None);
+    static SOURCE: LazyLock<Arc<ClientCredentials>> = LazyLock::new(|| {
+        let client = service_fn(|_: Request<Full<Bytes>>| {
+            let answer = ANSWER.lock().expect("no panic").take();
+            ready(Ok::<_, Infallible>(answer.expect("an answer")))
+        });
+        let (tell, told) = mpsc::channel();
+        let builder = OAuthLayer::client_credentials("https://gw.example/token", "key", SECRET);
+        let builder = builder.token_client(client).wrap_source(move |source| {
+            let source = Arc::new(source);
+            tell.send(Arc::clone(&source)).expect("a listener");
+            source
+        });
+        drop(builder.build().expect("a layer"));
+        told.recv().expect("a source")
+    });
+
+    *ANSWER.lock().expect("no panic") = Some(answer);
     let params = TokenParams::new();
-    let answer = source.token(TokenRequest::new(&params)).now_or_never();
+    let answer = SOURCE.token(TokenRequest::new(&params)).now_or_never();
     answer.expect("the client answers at once")
 }
 

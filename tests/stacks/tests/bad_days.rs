@@ -26,7 +26,7 @@ use server::{Act, Server, Tls, answer, closed_port, html, json, nameless_client,
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{
-    BoxError, BuildError, CachePolicy, ClientAuth, ClientCredentialsBuilder, Error, ManualClock,
+    BoxError, BuildError, CachePolicy, ClientAuth, ClientCredentials, Error, ManualClock,
     OAuthLayer, OAuthLayerBuilder, Secret, TokenFuture, TokenRequest, TokenSource,
 };
 use tower_oauth_stacks::{client, get};
@@ -682,7 +682,7 @@ fn the_api(servers: &Runtime) -> [Day; 3] {
     )
 }
 
-type Login = OAuthLayerBuilder<ClientCredentialsBuilder>;
+type Login = OAuthLayerBuilder<ClientCredentials>;
 
 fn login(url: impl Into<String>) -> Login {
     OAuthLayer::client_credentials(url, ID, SECRET)

@@ -360,7 +360,7 @@ async fn load_shed_inside_refuses_when_the_token_is_there() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-type Builder = tower_oauth::OAuthLayerBuilder<tower_oauth::ClientCredentialsBuilder>;
+type Builder = tower_oauth::OAuthLayerBuilder<tower_oauth::ClientCredentials>;
 
 fn builder(gateway: &Gateway) -> Builder {
     OAuthLayer::client_credentials(gateway.token_url(), "consumer-key", "consumer-secret")

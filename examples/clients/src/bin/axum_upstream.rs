@@ -1,9 +1,12 @@
-//! An axum service whose handlers call an API with the layer: `cargo run -p tower-oauth-examples --bin axum_upstream`.
+//! An axum service whose handlers call an API with the layer. To run it:
+//! `cargo run -p tower-oauth-examples --bin axum_upstream`.
 //!
-//! The client is in the router's state and cloned for each request: clones share connections, and the layer shares one token cache.
-//! A failure to get a token becomes a 502 or 503 that says when to come again.
+//! The client is in the router's state and cloned for each request: clones share connections, and
+//! the layer shares one token cache. A failure to get a token becomes a 502 or 503 that says when
+//! to come again.
 //!
-//! It starts an emulated gateway on loopback and ends with an error when something is not as it says.
+//! It starts an emulated gateway on loopback and ends with an error when something is not as it
+//! says.
 
 #[path = "../../../gateway/mod.rs"]
 mod gateway;
@@ -11,7 +14,7 @@ mod gateway;
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
@@ -22,20 +25,27 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower::{Layer, ServiceExt};
-use tower_oauth::{BoxError, EmptyBody, OAuth, OAuthLayer, TokenCache};
+use tower_oauth::{BoxError, OAuth, OAuthLayer, TokenCache};
 
 use crate::gateway::{Config, Gateway};
 
 #[derive(Clone)]
 struct App {
-    upstream: OAuth<Client<HttpConnector, Body>, EmptyBody>,
+    upstream: OAuth<Client<HttpConnector, Body>, IfEmpty>,
     tokens: TokenCache,
     url: String,
 }
 
+type IfEmpty = fn(&Body) -> Option<Body>;
+
+/// Only requests without a body are sent again: a stream cannot be cloned.
+fn if_empty(body: &Body) -> Option<Body> {
+    body.is_end_stream().then(Body::empty)
+}
+
 fn app(oauth: &OAuthLayer, url: String) -> Router {
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let oauth = oauth.clone().replay_with(EmptyBody);
+    let oauth = oauth.clone().replay_with(if_empty as IfEmpty);
     let state = App {
         tokens: oauth.token_cache(),
         upstream: oauth.layer(client),
@@ -131,7 +141,8 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(wait.is_some());
 
-    // Ends the backoff, so that the next call starts a flight; it is under way when the service is asked to stop.
+    // Ends the backoff, so that the next call starts a flight; it is under way when the service is
+    // asked to stop.
     oauth.token_cache().invalidate();
     let last = call(3);
     let stop = async {

@@ -1,9 +1,12 @@
-//! reqwest inside the layer, and for the token requests too: `cargo run -p tower-oauth-examples --bin reqwest`.
+//! reqwest inside the layer, and for the token requests too. To run it:
+//! `cargo run -p tower-oauth-examples --bin reqwest`.
 //!
-//! reqwest's client is a tower service of its own request type. [`service`], which is there to be copied, makes one of `http`'s
-//! types of it. Requests can still be built with reqwest and answers read with it, as [`get`] does.
+//! reqwest's client is a tower service of its own request type. [`service`], which is there to be
+//! copied, makes one of `http`'s types of it. Requests can still be built with reqwest and answers
+//! read with it, as [`get`] does.
 //!
-//! It starts an emulated gateway on loopback and ends with an error when something is not as it says.
+//! It starts an emulated gateway on loopback and ends with an error when something is not as it
+//! says.
 
 #[path = "../../../gateway/mod.rs"]
 mod gateway;
@@ -22,7 +25,8 @@ use crate::gateway::{Config, Gateway};
 
 /// reqwest's client with `http`'s types.
 ///
-/// A request can fail to become reqwest's when its URI is not a URL, hence `filter` and not `map_request`.
+/// A request can fail to become reqwest's when its URI is not a URL, hence `filter` and not
+/// `map_request`.
 fn service(client: Client) -> impl HttpService<Body> {
     ServiceBuilder::new()
         .filter(reqwest::Request::try_from)

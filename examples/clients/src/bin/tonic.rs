@@ -1,7 +1,8 @@
 //! A gRPC client whose calls carry the token: `cargo run -p tower-oauth-examples --bin tonic`.
 //!
-//! The client is what tonic-build wrote (`src/accounts/generated.rs`), over `OAuth<Channel>`: nothing is boxed and there is no interceptor, which
-//! could not wait for a token. The service asks an emulated gateway about the token of each call.
+//! The client is what tonic-build wrote (`src/accounts/generated.rs`), over `OAuth<Channel>`:
+//! nothing is boxed and there is no interceptor, which could not wait for a token. The service asks
+//! an emulated gateway about the token of each call.
 //!
 //! It ends with an error when something is not as it says.
 
@@ -45,7 +46,8 @@ async fn main() -> Result<(), BoxError> {
             .build()?;
     let channel = Channel::from_shared(origin)?.connect_lazy();
     let service = ServiceBuilder::new()
-        // What keeps a token from us becomes the status that gRPC clients know for it (feature `tonic`).
+        // What keeps a token from us becomes the status that gRPC clients know for it (feature
+        // `tonic`).
         .map_err(grpc_status)
         .layer(oauth.clone())
         .service(channel);

@@ -67,7 +67,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::{env, sync::Arc, time::Duration};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -83,7 +83,7 @@ use rustls::crypto::aws_lc_rs;
 use tokio::signal::{ctrl_c, unix};
 use tokio::{net::TcpListener, sync::oneshot, time::sleep};
 use tower::{Layer, ServiceExt};
-use tower_oauth::{BoxError, EmptyBody, OAuth, OAuthLayer, TokenCache};
+use tower_oauth::{BoxError, OAuth, OAuthLayer, TokenCache};
 
 use crate::gateway::{Config, Gateway};
 use crate::guard::{Required, guard, has_dots};
@@ -138,7 +138,7 @@ async fn run() -> Result<(), BoxError> {
     });
     let sidecar = Sidecar {
         tokens: oauth.token_cache(),
-        client: oauth.replay_with(EmptyBody).layer(client()?),
+        client: oauth.replay_with(if_empty as IfEmpty).layer(client()?),
         api: Arc::new(api),
     };
     let routes = Router::new()
@@ -175,6 +175,12 @@ async fn listen(configured: bool) -> Result<TcpListener, BoxError> {
 }
 
 type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
+type IfEmpty = fn(&Body) -> Option<Body>;
+
+/// Only requests without a body are sent again: a stream cannot be cloned.
+fn if_empty(body: &Body) -> Option<Body> {
+    body.is_end_stream().then(Body::empty)
+}
 
 fn client() -> Result<HttpsClient, BoxError> {
     let mut tcp = HttpConnector::new();
@@ -191,7 +197,7 @@ fn client() -> Result<HttpsClient, BoxError> {
 
 #[derive(Clone)]
 struct Sidecar {
-    client: OAuth<HttpsClient, EmptyBody>,
+    client: OAuth<HttpsClient, IfEmpty>,
     tokens: TokenCache,
     api: Arc<Api>,
 }
