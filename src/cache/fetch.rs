@@ -15,7 +15,7 @@ use super::sync::Arc;
 use crate::clock::Timestamp;
 use crate::endpoint::{Stage, within_attempt};
 use crate::error::Error;
-use crate::observe::{Event, Landing, trace};
+use crate::observe::{Event, Fetched, trace};
 use crate::source::{FetchCause, TokenRequest};
 use crate::token::TokenResponse;
 
@@ -25,8 +25,8 @@ use crate::token::TokenResponse;
 /// The guard comes first, so that whatever happens next leaves no flight that nobody flies.
 pub(super) fn launch(cache: Arc<Cache>, flight: Arc<Flight>, runtime: &Handle) {
     let guard = Guard { cache, flight };
-    let span = trace::flight_span(&guard.flight);
-    drop(runtime.spawn(trace::within(span, run(guard))));
+    let (id, cause) = (guard.flight.id, guard.flight.cause);
+    drop(runtime.spawn(trace::in_flight_span(id, cause, run(guard))));
 }
 
 /// Tells the waiters when the task is dropped before it has landed: its runtime is gone.
@@ -62,7 +62,7 @@ async fn run(guard: Guard) {
         Err(panicked) => (End::Failed(panicked.into()), None),
     };
     let latency = started.elapsed();
-    let landing = Landing {
+    let landing = Fetched {
         cause: flight.cause,
         attempts,
         latency,

@@ -33,7 +33,6 @@ mod turns;
 mod wait;
 
 pub(crate) use self::decision::Refusal;
-pub(crate) use self::flight::Flight;
 pub use self::handle::{CacheStatus, TokenCache};
 pub use self::policy::CachePolicy;
 pub(crate) use self::shared::{Cache, CacheConfig};

@@ -21,7 +21,7 @@ use super::{Cache, CacheConfig, CachePolicy, Refusal, Wait};
 use crate::cache::current::Token;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::Error;
-use crate::observe::Landing;
+use crate::observe::Fetched;
 use crate::params::TokenParams;
 use crate::source::FetchCause;
 use crate::source::{TokenFuture, TokenRequest, TokenSource};
@@ -114,8 +114,8 @@ fn fail(cache: &Cache, flight: &Flight) {
     cache.fail(flight, Error::transient("down"), &landing(flight));
 }
 
-fn landing(flight: &Flight) -> Landing<'static> {
-    Landing {
+fn landing(flight: &Flight) -> Fetched<'static> {
+    Fetched {
         cause: flight.cause,
         attempts: 1,
         latency: Duration::ZERO,

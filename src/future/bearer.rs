@@ -10,7 +10,7 @@ use tower::Service;
 use super::detour::Renewing;
 use crate::cache::current::Token;
 use crate::cache::{Cache, Refusal};
-use crate::challenge::{self, Challenges, Verdict};
+use crate::challenge::{self, Challenges};
 use crate::replay::{self, ReplayBody};
 
 /// What is known of a request that went out with a token.
@@ -95,7 +95,7 @@ impl<S, B> Bearer<S, B> {
         S: Service<Request<B>, Response = Response<ResB>>,
     {
         let challenges = Challenges::parse(answer.headers());
-        let verdict = challenge::decide(
+        let refused = challenge::refuses_token(
             self.posted,
             answer.status(),
             answer.headers(),
@@ -105,7 +105,7 @@ impl<S, B> Bearer<S, B> {
         if !challenges.is_empty() {
             answer.extensions_mut().insert(challenges);
         }
-        if verdict != Verdict::Refused {
+        if !refused {
             return Err(answer);
         }
         // No cache any more means no layer, and nobody whose next request could renew.

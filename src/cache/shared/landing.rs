@@ -10,7 +10,7 @@ use crate::cache::state::State;
 use crate::cache::sync::{Arc, lock};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::observe::{Event, Landing};
+use crate::observe::{Event, Fetched};
 use crate::token::TokenResponse;
 
 impl Cache {
@@ -20,7 +20,7 @@ impl Cache {
         flight: &Flight,
         response: &TokenResponse,
         sent: Timestamp,
-        landing: &Landing<'_>,
+        landing: &Fetched<'_>,
     ) {
         let now = self.clock.now();
         let schedule = Schedule::new(
@@ -57,7 +57,7 @@ impl Cache {
 
     /// A flight failed. Nobody is told of one that had been given up: whatever it says is out of
     /// date.
-    pub(in crate::cache) fn fail(&self, flight: &Flight, error: Error, landing: &Landing<'_>) {
+    pub(in crate::cache) fn fail(&self, flight: &Flight, error: Error, landing: &Fetched<'_>) {
         self.ground(flight, error, landing, |state, now, error| {
             state.failed(&flight.request, flight.id, now, error, fastrand::f64())
         });
@@ -69,7 +69,7 @@ impl Cache {
         &self,
         flight: &Flight,
         error: Error,
-        landing: &Landing<'_>,
+        landing: &Fetched<'_>,
     ) {
         self.ground(flight, error, landing, |state, now, _| {
             state.lost(&flight.request, flight.id, now)
@@ -80,7 +80,7 @@ impl Cache {
         &self,
         flight: &Flight,
         error: Error,
-        landing: &Landing<'_>,
+        landing: &Fetched<'_>,
         record: impl FnOnce(&mut State<Arc<Flight>>, Timestamp, &Error) -> bool,
     ) {
         let now = self.clock.now();
@@ -177,12 +177,9 @@ impl Cache {
     }
 
     fn land(&self, flight: &Flight, outcome: Outcome) {
-        let waiters = flight.finish(outcome);
+        flight.finish(outcome);
         // Also when it had landed: its turn is free as soon as it is given up, whether or not its
         // task is ever polled again.
         self.turns.release(flight.id, self.clock.now());
-        if let Some(waiters) = waiters.filter(|waiters| *waiters > 0) {
-            self.watch.tell(&Event::WaitersReleased { waiters });
-        }
     }
 }
