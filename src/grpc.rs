@@ -50,8 +50,8 @@ use crate::error::{BoxError, Class, Error};
 /// The status's [`source`](std::error::Error::source) is the [`Error`], with its
 /// [`retry_after`](Error::retry_after).
 ///
-/// A server should not relay such a status to its own caller: there `UNAUTHENTICATED` means that the
-/// caller's token is invalid, and the text names this client's token endpoint.
+/// A server should not relay such a status to its own caller: there `UNAUTHENTICATED` means that
+/// the caller's token is invalid, and the text names this client's token endpoint.
 #[must_use]
 pub fn grpc_status(error: BoxError) -> Status {
     match error.downcast::<Error>() {

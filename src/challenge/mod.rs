@@ -16,7 +16,7 @@
 //! # }
 //! ```
 //!
-//! The grammar is RFC 9110 §11.6.1. It is read leniently, because real servers often depart from it:
+//! The grammar is RFC 9110 §11.6.1, read leniently because real servers often depart from it:
 //!
 //! 1. One header value may hold several challenges, and several header lines form one list
 //!    (RFC 9110 §5.3).

@@ -22,8 +22,8 @@ pub(super) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Challenges {
     parser.found
 }
 
-/// What has been read so far. It outlives a line, since a parameter may follow its scheme on a later
-/// line.
+/// What has been read so far. It outlives a line, since a parameter may stand on a later line than
+/// its scheme.
 #[derive(Default)]
 struct Parser {
     found: Challenges,
@@ -206,6 +206,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+    use proptest::collection::btree_map;
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -606,7 +607,7 @@ mod tests {
         fn challenge()(
             scheme in "[A-Za-z0-9!#$%&'*+.^_`|~-]{1,12}",
             token68 in proptest::option::of("[A-Za-z0-9._~+/-]{1,20}={0,2}"),
-            params in proptest::collection::btree_map("[a-z0-9!#$%&'*+.^_`|~-]{1,12}", "[ -~]{0,40}", 0..6),
+            params in btree_map("[a-z0-9!#$%&'*+.^_`|~-]{1,12}", "[ -~]{0,40}", 0..6),
         ) -> (Challenge, Option<String>) {
             let params = if token68.is_some() { Vec::new() } else { params.into_iter().collect() };
             (Challenge { scheme, params, said: None }, token68)

@@ -23,8 +23,8 @@ pub(crate) fn is_suspicious(
 
 /// Judges the answer to a request, which was a POST if it was `posted`.
 ///
-/// `also` holds the statuses that the user named. Each counts as a 401, and a 401 that is among them
-/// counts whatever its schemes.
+/// `also` holds the statuses that the user named. Each counts as a 401, and a 401 that is among
+/// them counts whatever its schemes.
 pub(crate) fn refuses_token(
     posted: bool,
     status: StatusCode,
@@ -177,9 +177,9 @@ mod tests {
 
     #[test]
     fn a_named_status_is_handled_as_401() {
-        assert_eq!(answer(419, &[], &[419]), true);
-        assert_eq!(answer(401, &[], &[419]), true);
-        assert_eq!(answer(403, &[], &[419, 403]), true);
+        assert!(answer(419, &[], &[419]));
+        assert!(answer(401, &[], &[419]));
+        assert!(answer(403, &[], &[419, 403]));
         for (challenge, wanted) in [
             ("Bearer error=\"invalid_token\"", true),
             ("Bearer error=\"insufficient_scope\"", false),
@@ -207,9 +207,9 @@ mod tests {
             assert_eq!(answer(401, &headers, &[419, 401]), wanted, "{challenge}");
         }
         let basic = [("www-authenticate", "Basic")];
-        assert_eq!(answer(401, &basic, &[419]), false);
-        assert_eq!(answer(419, &basic, &[419, 401]), false);
-        assert_eq!(answer(403, &basic, &[401]), false);
+        assert!(!answer(401, &basic, &[419]));
+        assert!(!answer(419, &basic, &[419, 401]));
+        assert!(!answer(403, &basic, &[401]));
     }
 
     // FA17
@@ -221,18 +221,18 @@ mod tests {
         for first in [&*long, &*wide, &*many] {
             for second in ["Bearer error=\"invalid_token\"", "Basic"] {
                 let lines = [("www-authenticate", first), ("www-authenticate", second)];
-                assert_eq!(answer(401, &lines, &[]), true, "{first:.20}");
-                assert_eq!(answer(403, &lines, &[]), false, "{first:.20}");
+                assert!(answer(401, &lines, &[]), "{first:.20}");
+                assert!(!answer(403, &lines, &[]), "{first:.20}");
             }
             let found = [
                 ("www-authenticate", "Bearer error=\"insufficient_scope\""),
                 ("www-authenticate", first),
             ];
-            assert_eq!(answer(401, &found, &[]), false, "{first:.20}");
+            assert!(!answer(401, &found, &[]), "{first:.20}");
         }
         let fits = format!("Digest nonce=\"{}\"", "a".repeat(15 * 1024));
         let fits = [("www-authenticate", &*fits), ("www-authenticate", "Basic")];
-        assert_eq!(answer(401, &fits, &[]), false);
+        assert!(!answer(401, &fits, &[]));
     }
 
     // FA23
@@ -278,16 +278,16 @@ mod tests {
                 wanted,
                 "{status} {kind} {code}"
             );
-            assert_eq!(answer(status, &headers, &[]), false, "no POST");
+            assert!(!answer(status, &headers, &[]), "no POST");
         }
         let untyped = [("grpc-status", "16")];
-        assert_eq!(answer_to(true, 200, &untyped, &[]), false);
+        assert!(!answer_to(true, 200, &untyped, &[]));
         let challenged = [
             ("content-type", "application/grpc"),
             ("grpc-status", "16"),
             ("www-authenticate", "Basic"),
         ];
-        assert_eq!(answer_to(true, 200, &challenged, &[]), true);
+        assert!(answer_to(true, 200, &challenged, &[]));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{Event, Observer};
 /// ```
 /// use tower_oauth::{OAuthLayer, observe::Metrics};
 ///
-/// let layer = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "key", "secret")
+/// let layer = OAuthLayer::client_credentials("https://gw.example/token", "key", "secret")
 ///     .observer(Metrics::new("payments"))
 ///     .build()?;
 /// # Ok::<_, tower_oauth::BuildError>(())

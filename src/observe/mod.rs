@@ -11,11 +11,12 @@
 //!
 //! | level | when |
 //! |---|---|
-//! | warn | a flight failed; a budget is spent; a scope was narrowed; an observer panicked; a runtime has no timers |
+//! | warn | a flight failed; a budget is spent; a scope was narrowed |
+//! | warn, once | an observer panicked; a runtime has no timers |
 //! | debug | everything else |
 //!
-//! Every line belongs to a flight or a 401, never to a call on the cached path: the log of an outage
-//! grows with the attempts, not with the traffic.
+//! A call logs nothing by itself: the log of an outage grows with the attempts, not with the
+//! traffic.
 
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -46,7 +47,7 @@ pub use self::metrics::Metrics;
 /// ```no_run
 /// use tower_oauth::{OAuthLayer, observe::Event};
 ///
-/// let layer = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "key", "secret")
+/// let layer = OAuthLayer::client_credentials("https://gw.example/token", "key", "secret")
 ///     .observer(|event: &Event<'_>| {
 ///         if let Event::FetchFinished { latency, error: Some(error), .. } = event {
 ///             eprintln!("token request failed after {latency:?}: {error}");

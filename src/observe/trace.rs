@@ -85,7 +85,11 @@ pub(crate) fn no_timers() {
 
 pub(crate) fn lenient_parse(host: Option<&str>) {
     guarded(|| {
-        debug!(target: TARGET, host, "the token response was readable, but not JSON of RFC 6749 5.1");
+        debug!(
+            target: TARGET,
+            host,
+            "the token response was readable, but not JSON of RFC 6749 5.1"
+        );
     });
 }
 
@@ -146,9 +150,12 @@ pub(crate) fn event(event: &Event<'_>) {
             "an API keeps refusing renewed tokens, so none is renewed until the budget recovers; \
              check scope, audience and the API's own settings"
         ),
-        Event::ScopeNarrowed { asked, granted } => {
-            warn!(target: TARGET, asked, granted, "the server granted less than the scope asked for");
-        }
+        Event::ScopeNarrowed { asked, granted } => warn!(
+            target: TARGET,
+            asked,
+            granted,
+            "the server granted less than the scope asked for"
+        ),
         Event::Evicted { max_entries } => debug!(
             target: TARGET,
             max_entries,
