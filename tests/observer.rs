@@ -124,6 +124,27 @@ async fn a_failed_renewal_is_told_with_what_the_live_token_has_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_renewal_is_one_line_that_says_whether_a_live_token_stays_in_use() {
+    LazyLock::force(&SUBSCRIBER);
+    let endpoint = Endpoint::new()
+        .then([Answer::Token(3600)])
+        .always(Answer::Error(400, "x"));
+    let tokens = builder(&endpoint).build().unwrap().token_cache();
+    tokens.token().await.unwrap();
+    for (later, in_use) in [(3400, true), (3600, false)] {
+        LOG.take();
+        advance(Duration::from_secs(later)).await;
+        assert_eq!(tokens.token().await.is_ok(), in_use);
+        settle().await;
+        let log = String::from_utf8(LOG.take()).unwrap();
+        assert_eq!(log.matches("WARN").count(), 1, "{log}");
+        for part in ["remaining_ms=200000", "; the live token stays in use"] {
+            assert_eq!(log.contains(part), in_use, "{log}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn suspicion_and_a_spent_budget_are_told_once_each() {
     let (told, endpoint) = (Told::default(), Endpoint::new());
     let layer = told.layer(builder(&endpoint));
