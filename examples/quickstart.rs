@@ -138,7 +138,6 @@ async fn one_token_for_all(gateway: &Gateway) -> Result<(), BoxError> {
         format!("{}, to {}", gateway.token_requests(), gateway.token_url()),
     );
     flights.show();
-    row("waited for it", format!("{} calls", flights.waiters()));
     assert_eq!((good, gateway.token_requests()), (CALLS, 1));
 
     println!("\n2. {CALLS} more");
@@ -291,43 +290,35 @@ impl<S> Api for S where
 {
 }
 
-/// What the observer was told: the flights of one layer, and who waited for them.
+/// The flights of one layer, as the observer was told of them.
 #[derive(Clone, Default)]
-struct Flights(Arc<Mutex<(Vec<String>, usize)>>);
+struct Flights(Arc<Mutex<Vec<String>>>);
 
 impl Flights {
     fn note(&self, event: &Event<'_>) {
+        let Event::FetchFinished {
+            cause,
+            latency,
+            error: None,
+            ..
+        } = event
+        else {
+            return;
+        };
+        let cause = match cause {
+            FetchCause::NoToken => "there was no token",
+            FetchCause::Ahead => "the token was old, and still good meanwhile",
+            FetchCause::LastStretch => "the token was about to end",
+            _ => cause.name(),
+        };
         let mut notes = self.0.lock().expect("no holder panics");
-        match event {
-            Event::FetchFinished {
-                cause,
-                latency,
-                error: None,
-                ..
-            } => {
-                let cause = match cause {
-                    FetchCause::NoToken => "there was no token",
-                    FetchCause::Ahead => "the token was old, and still good meanwhile",
-                    FetchCause::LastStretch => "the token was about to end",
-                    _ => cause.name(),
-                };
-                notes
-                    .0
-                    .push(format!("a token in {latency:.0?}, because {cause}"));
-            }
-            Event::WaitersReleased { waiters, .. } => notes.1 += waiters,
-            _ => {}
-        }
+        notes.push(format!("a token in {latency:.0?}, because {cause}"));
     }
 
     fn show(&self) {
-        for flight in &self.0.lock().expect("no holder panics").0 {
+        for flight in self.0.lock().expect("no holder panics").iter() {
             row("", flight);
         }
-    }
-
-    fn waiters(&self) -> usize {
-        self.0.lock().expect("no holder panics").1
     }
 }
 

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use crate::cache::current::Token;
 use crate::cache::{self, Cache, Refusal, Wait};
-use crate::challenge::{self, Challenges, Verdict};
+use crate::challenge::{self, Challenges};
 use crate::error::{BoxError, Error};
 use crate::replay::{self, ReplayBody};
 use crate::runtime::timer;
@@ -326,11 +326,12 @@ where
     let challenges = Challenges::parse(answer.headers());
     let (status, headers) = (answer.status(), answer.headers());
     let also = &token.unauthorized;
-    let verdict = challenge::decide(bearer.posted, status, headers, &challenges, also);
+    let posted = bearer.posted;
+    let is_refused = challenge::refuses_token(posted, status, headers, &challenges, also);
     if !challenges.is_empty() {
         answer.extensions_mut().insert(challenges);
     }
-    if verdict != Verdict::Refused {
+    if !is_refused {
         return Some(answer);
     }
     // No cache any more means no layer, and nobody whose next request could renew.

@@ -1,4 +1,4 @@
-//! A missing token as a gRPC client sees it (feature `tonic`).
+//! Errors as gRPC statuses (feature `tonic`).
 
 use std::sync::Arc;
 
@@ -6,9 +6,10 @@ use tonic::{Code, Status};
 
 use crate::error::{BoxError, Class, Error};
 
-/// Turns an error of [`OAuth`](crate::OAuth) into the status for a gRPC client. Without it tonic makes `UNKNOWN` of most of ours.
+/// Converts an error of [`OAuth`](crate::OAuth) to the status that a gRPC client expects.
 ///
-/// It is one line on top of the layer, and boxes nothing:
+/// Without it, tonic reports most of our errors as `UNKNOWN`. It is one line above the layer, and
+/// boxes nothing:
 ///
 /// ```
 /// # use tower_oauth::OAuthLayer;
@@ -16,7 +17,10 @@ use crate::error::{BoxError, Class, Error};
 /// use tower_oauth::{BoxError, OAuth, grpc_status};
 ///
 /// # fn show<Channel>(channel: Channel, oauth: OAuthLayer) {
-/// let channel = ServiceBuilder::new().map_err(grpc_status).layer(oauth).service(channel);
+/// let channel = ServiceBuilder::new()
+///     .map_err(grpc_status)
+///     .layer(oauth)
+///     .service(channel);
 /// // let client = GreeterClient::new(channel);
 /// # }
 ///
@@ -24,7 +28,10 @@ use crate::error::{BoxError, Class, Error};
 /// type Authorized<Channel> = MapErr<OAuth<Channel>, fn(BoxError) -> tonic::Status>;
 ///
 /// fn authorize<Channel>(channel: Channel, oauth: OAuthLayer) -> Authorized<Channel> {
-///     ServiceBuilder::new().map_err(grpc_status as fn(_) -> _).layer(oauth).service(channel)
+///     ServiceBuilder::new()
+///         .map_err(grpc_status as fn(_) -> _)
+///         .layer(oauth)
+///         .service(channel)
 /// }
 /// ```
 ///
@@ -34,15 +41,17 @@ use crate::error::{BoxError, Class, Error};
 /// | [`is_rejected`](Error::is_rejected) | `UNAUTHENTICATED` |
 /// | [`is_invalid_response`](Error::is_invalid_response) | `INTERNAL` |
 /// | [`is_destination`](Error::is_destination) | `FAILED_PRECONDITION` |
-/// | the inner service's | what tonic makes of it without us |
+/// | the inner service's | what tonic makes of it |
 ///
-/// An answer that is no token, such as a login page, is `INTERNAL` and not `UNAVAILABLE`: the latter invites callers to try again, and the
-/// page will be there until somebody mends the configuration. It is not `UNAUTHENTICATED` either, since nobody has judged the credentials.
+/// An answer that is no token, such as a login page, is `INTERNAL`. `UNAVAILABLE` would invite
+/// callers to try again, while the page stays until somebody fixes the configuration.
+/// `UNAUTHENTICATED` would be wrong too, since nobody has judged the credentials.
 ///
-/// The [`Error`] is the status's [`source`](std::error::Error::source): for [`retry_after`](Error::retry_after), say.
+/// The status's [`source`](std::error::Error::source) is the [`Error`], with its
+/// [`retry_after`](Error::retry_after).
 ///
-/// A server that relays the status of a call of its own should change it: to *its* caller `UNAUTHENTICATED` says that the
-/// caller's token is no good, and the text names this client's token endpoint.
+/// A server should not relay such a status to its own caller: there `UNAUTHENTICATED` means that
+/// the caller's token is invalid, and the text names this client's token endpoint.
 #[must_use]
 pub fn grpc_status(error: BoxError) -> Status {
     match error.downcast::<Error>() {
@@ -54,8 +63,8 @@ pub fn grpc_status(error: BoxError) -> Status {
 /// See [`grpc_status`].
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        // What other gRPC implementations give when call credentials cannot be had, and never NOT_FOUND or DEADLINE_EXCEEDED, which
-        // the RPC itself may answer with: its server was not asked.
+        // Other gRPC implementations report the same for call credentials that they cannot get. It
+        // is never NOT_FOUND or DEADLINE_EXCEEDED, with which the server of the RPC may answer.
         let code = match error.class() {
             Class::Transient => Code::Unavailable,
             Class::Rejected => Code::Unauthenticated,

@@ -107,7 +107,6 @@ async fn flights_are_counted_under_the_documented_names() {
         book["tower_oauth_token_requests_total{host=127.0.0.1,layer=x}"],
         3.0
     );
-    assert_eq!(book["tower_oauth_waiters_released_total{layer=x}"], 2.0);
     assert_eq!(book["tower_oauth_stale_serves_total{layer=x}"], 1.0);
     assert_eq!(book["tower_oauth_suspected_total{layer=x}"], 1.0);
 }

@@ -328,7 +328,7 @@ async fn the_challenge_is_surfaced_in_the_extensions() {
         assert_eq!(answer.status().as_u16(), code);
         let challenges = answer.extensions().get::<Challenges>().unwrap();
         let bearer = challenges.bearer().unwrap();
-        let surfaced = (bearer.scope(), bearer.claims());
+        let surfaced = (bearer.scope(), bearer.param("claims"));
         let wanted = match code {
             403 => (Some("read write"), None),
             _ => (None, Some("eyJ9")),

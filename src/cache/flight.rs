@@ -19,7 +19,7 @@ use super::waiters::{Flight, LOOK, Outcome, Waiter};
 use crate::clock::Timestamp;
 use crate::endpoint::{Stage, within_attempt};
 use crate::error::Error;
-use crate::observe::{Event, Landing, trace};
+use crate::observe::{self, Event, trace};
 use crate::params::TokenParams;
 use crate::runtime::{self, NoRuntime};
 use crate::source::{FetchCause, TokenRequest};
@@ -183,8 +183,8 @@ fn abandoned() -> Error {
 /// The guard comes first, so that whatever happens next leaves no flight without a task.
 fn launch(cache: Arc<Cache>, flight: Arc<Flight>, runtime: &Handle) {
     let guard = Guard { cache, flight };
-    let span = trace::flight_span(guard.flight.id, guard.flight.cause);
-    drop(runtime.spawn(trace::within(span, run(guard))));
+    let (id, cause) = (guard.flight.id, guard.flight.cause);
+    drop(runtime.spawn(trace::in_flight_span(id, cause, run(guard))));
 }
 
 /// Tells the waiters when the task is dropped before it has ended: its runtime is gone.
@@ -217,7 +217,7 @@ async fn run(guard: Guard) {
         }
         Err(panicked) => (Fetched::Failed(panicked.into()), None),
     };
-    let fetched = Landing {
+    let fetched = observe::Fetched {
         cause: flight.cause,
         attempts,
         latency: started.elapsed(),

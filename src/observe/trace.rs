@@ -1,12 +1,11 @@
-//! The events as `tracing` sees them; targets, levels and field names are documented in [`observe`](super).
+//! The events as `tracing` sees them. [`observe`](super) documents targets, levels and fields.
 
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::iter::successors;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::pin;
 use std::time::Duration;
 
-use pin_project_lite::pin_project;
 use tracing::{Span, debug, debug_span, warn};
 
 use super::Event;
@@ -14,57 +13,37 @@ use crate::error::Error;
 use crate::guard::guarded;
 use crate::source::FetchCause;
 
-/// The flight outlives the request that started it, so its span is no child of that request's.
+/// Runs the work of a flight within a span of its own.
 ///
-/// A subscriber that panics costs the flight its span and nothing else.
-pub(crate) fn flight_span(flight: u64, cause: FetchCause) -> Span {
-    let span = guarded(|| {
-        debug_span!(
-            target: TARGET,
-            parent: None,
-            "token_flight",
-            flight,
-            cause = cause.name()
-        )
-    });
-    span.unwrap_or_else(Span::none)
-}
-
-/// Polls `future` within `span`.
-///
-/// Unlike `tracing::Instrument` it lets no panic of a subscriber into the future: that one would
-/// end the task of a flight, which would then be flown again.
-pub(crate) fn within<F: Future>(span: Span, future: F) -> Within<F> {
-    Within {
-        future,
-        span: Some(span),
+/// The span has no parent, because the flight outlives the request that started it. Unlike
+/// `tracing::Instrument` it lets no panic of a subscriber into the work: such a panic would end the
+/// flight's task, and another flight would follow. It costs the flight its span and nothing else.
+pub(crate) fn in_flight_span<F: Future>(
+    flight: u64,
+    cause: FetchCause,
+    work: F,
+) -> impl Future<Output = F::Output> {
+    let span = Guarded(guarded(
+        || debug_span!(target: TARGET, parent: None, "token_flight", flight, cause = cause.name()),
+    ));
+    async move {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let entered = guarded(|| span.0.as_ref().map(Span::enter));
+            let polled = work.as_mut().poll(cx);
+            guarded(|| drop(entered));
+            polled
+        })
+        .await
     }
 }
 
-pin_project! {
-    pub(crate) struct Within<F> {
-        #[pin]
-        future: F,
-        span: Option<Span>,
-    }
+/// A span that lets no panic of a subscriber out when it ends.
+struct Guarded(Option<Span>);
 
-    impl<F> PinnedDrop for Within<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let span = this.project().span.take();
-            guarded(|| drop(span));
-        }
-    }
-}
-
-impl<F: Future> Future for Within<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let entered = guarded(|| this.span.as_ref().map(Span::enter));
-        let polled = this.future.poll(cx);
-        guarded(|| drop(entered));
-        polled
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        guarded(|| drop(self.0.take()));
     }
 }
 
@@ -82,24 +61,34 @@ pub(crate) fn attempt_failed(attempt: u32, error: &Error, pause: Duration) {
     });
 }
 
-/// An observer or a subscriber has panicked; said once for each layer.
+/// Reported once for each layer.
 pub(crate) fn observer_panicked() {
     guarded(|| {
         warn!(
             target: TARGET,
-            "an observer of the token cache, or a tracing subscriber, panicked; it is still told \
-             what happens, and its further panics are not reported here"
+            "an observer of the token cache or a tracing subscriber panicked; it still receives \
+             events, and further panics are not reported here"
         );
     });
 }
 
-/// Said once for each layer.
+/// Reported once for each layer.
 pub(crate) fn no_timers() {
     guarded(|| {
         warn!(
             target: TARGET,
-            "the tokio runtime has no timers, so no token can be fetched on it; \
+            "the tokio runtime has no timers, so it cannot fetch a token; \
              call enable_time() or enable_all() on its builder"
+        );
+    });
+}
+
+pub(crate) fn lenient_parse(host: Option<&str>) {
+    guarded(|| {
+        debug!(
+            target: TARGET,
+            host,
+            "the token response was readable, but not JSON of RFC 6749 5.1"
         );
     });
 }
@@ -115,6 +104,7 @@ pub(crate) fn event(event: &Event<'_>) {
             latency,
             host,
             error: None,
+            ..
         } => debug!(
             target: TARGET,
             cause = cause.name(),
@@ -129,6 +119,7 @@ pub(crate) fn event(event: &Event<'_>) {
             latency,
             host,
             error: Some(error),
+            remaining,
         } => warn!(
             target: TARGET,
             cause = cause.name(),
@@ -139,54 +130,48 @@ pub(crate) fn event(event: &Event<'_>) {
             code = error.oauth_code(),
             status = error.status().map(|status| status.as_u16()),
             source = sources(error),
-            "{error}"
+            remaining_ms = remaining.map(millis),
+            "{error}{}",
+            remaining.map_or("", |_| "; the live token stays in use")
         ),
-        Event::WaitersReleased { waiters } => {
-            debug!(target: TARGET, waiters, "told the waiters");
-        }
-        Event::StaleServe { remaining } => warn!(
-            target: TARGET,
-            remaining_ms = millis(remaining),
-            "renewal failed, the live token goes on being used"
-        ),
-        Event::Suspected { generation } => {
-            debug!(target: TARGET, generation, "an API refused the token, renewing before the next request");
-        }
-        Event::BudgetSpent { generation } => warn!(
-            target: TARGET,
-            generation,
-            "an API goes on refusing renewed tokens, no renewal until its budget is back; check scope, audience and the API's own settings"
-        ),
-        Event::ScopeNarrowed { asked, granted } => {
-            warn!(target: TARGET, asked, granted, "the server granted less than was asked for");
-        }
         Event::FetchLost { cause } => debug!(
             target: TARGET,
             cause = cause.name(),
-            "gave a token request up, since its runtime is gone or was not driven"
+            "gave up a token request whose runtime is gone or was not driven"
+        ),
+        Event::Suspected { generation } => debug!(
+            target: TARGET,
+            generation,
+            "an API refused the token; the next request renews it first"
+        ),
+        Event::BudgetSpent { generation } => warn!(
+            target: TARGET,
+            generation,
+            "an API keeps refusing renewed tokens, so none is renewed until the budget recovers; \
+             check scope, audience and the API's own settings"
+        ),
+        Event::ScopeNarrowed { asked, granted } => warn!(
+            target: TARGET,
+            asked,
+            granted,
+            "the server granted less than the scope asked for"
         ),
         Event::Evicted { max_entries } => debug!(
             target: TARGET,
             max_entries,
-            "forgot a live token to make room for another kind; raise CachePolicy::max_entries"
+            "evicted a live token to make room for another; raise CachePolicy::max_entries"
         ),
-        Event::LenientParse { host } => {
-            debug!(target: TARGET, host, "the token response was not JSON of RFC 6749 5.1, but could be read");
-        }
     }
 }
 
-/// What the error's own text leaves to its sources: without them a name that does not resolve, a refused connection and a
-/// certificate that does not verify read the same. `None` when there are none.
+/// The error's sources, which its own text leaves out. `None` when there are none.
+///
+/// Without them, a name that does not resolve, a refused connection and a certificate that does not
+/// verify would read the same.
 fn sources(error: &Error) -> Option<String> {
-    let first = error.source()?;
-    let chain = successors(Some(first), |&error| error.source());
-    Some(
-        chain
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(": "),
-    )
+    let chain = successors(error.source(), |&error| error.source());
+    let texts: Vec<_> = chain.map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 fn millis(span: Duration) -> u64 {
