@@ -21,5 +21,5 @@ pub mod limitations {}
 #[doc = include_str!("interop.md")]
 pub mod interop {}
 
-#[doc = include_str!("changelog.md")]
+#[doc = include_str!("../../CHANGELOG.md")]
 pub mod changelog {}
