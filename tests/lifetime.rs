@@ -9,10 +9,6 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{CachePolicy, ManualClock, OAuthLayer};
 
-const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
 async fn call(layer: &OAuthLayer, api: &Api) {
     layer.layer(api.clone()).oneshot(get(API)).await.unwrap();
     settle().await;

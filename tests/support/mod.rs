@@ -22,6 +22,14 @@ use tower_oauth::{
 pub const TOKEN_URL: &str = "http://127.0.0.1/oauth2/v1/token";
 pub const API: &str = "https://api.example/accounts";
 
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 /// One answer of the token endpoint.
 #[derive(Clone, Debug)]
 pub enum Answer {
