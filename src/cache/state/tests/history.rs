@@ -914,9 +914,8 @@ fn no_history_of_calls_answers_refusals_and_time_breaks_a_rule() {
     let seen = Seen::default();
     let config = Config {
         cases: 1000,
-        failure_persistence: None,
         max_shrink_iters: 20_000,
-        ..Config::default()
+        ..Config::with_source_file(file!())
     };
     let history = (1..=5_usize, any::<bool>(), 0..1_u64 << 60, ops());
     let outcome = TestRunner::new(config).run(&history, |(entries, can_change, start, ops)| {
