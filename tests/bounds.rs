@@ -1,4 +1,4 @@
-//! What is bounded, whatever is evicted, given up or refused.
+//! What stays bounded, whatever is evicted, given up or rejected.
 
 mod support;
 
@@ -113,7 +113,7 @@ async fn a_queue_that_has_stood_still_takes_no_turn_from_those_who_stood_still_w
         stuck.spawn(async move { kind.token().await.is_ok() });
     }
     tokio::time::sleep(secs(1)).await;
-    // Both clocks go on, and then only the one that counts a suspend.
+    // Both clocks advance, then only the one that counts suspend.
     advance(secs(5)).await;
     settle().await;
     assert_eq!(endpoint.requests(), 3);
@@ -159,7 +159,7 @@ async fn sixty_four_kinds_that_hang_do_not_keep_the_layers_own_waiting() {
 // FC9, R15
 #[tokio::test(start_paused = true)]
 async fn a_token_that_an_api_has_refused_is_renewed_soon_after_an_outage() {
-    // The draws decide how long the steps are.
+    // The seed decides how long the steps are.
     for seed in 0..20 {
         fastrand::seed(seed);
         let endpoint = Endpoint::new().then([Answer::Token(3600)]);
@@ -171,7 +171,7 @@ async fn a_token_that_an_api_has_refused_is_renewed_soon_after_an_outage() {
         };
         call().await;
         advance(secs(3300)).await;
-        // In the renewal window: the steps grow as long as they may with a live token.
+        // In the renewal window, the steps grow to the longest one with a live token.
         endpoint.set(Answer::Refused);
         for second in 0..60 {
             if second == 59 {
@@ -231,14 +231,14 @@ async fn a_backoff_outlives_the_eviction_of_its_kind() {
     let endpoint = Endpoint::new();
     let tokens = layer(&endpoint).token_cache();
     for n in 0..1500 {
-        // A success now and then, so that each of the kinds speaks for itself.
+        // A success now and then, so that each failure concerns its own parameters alone.
         if n % 7 == 0 {
             endpoint.set(Answer::Token(3600));
             tokens.invalidate();
             tokens.token().await.expect("the client is well");
             endpoint.set(Answer::Error(400, "invalid_target"));
         }
-        kind(&tokens, n).token().await.expect_err("refused");
+        kind(&tokens, n).token().await.expect_err("rejected");
     }
     let asked = endpoint.requests();
     assert_eq!(asked, 1500 + 1500_usize.div_ceil(7));
@@ -272,7 +272,7 @@ async fn an_event_says_that_a_live_token_was_forgotten_for_want_of_room() {
         kind(&layer.token_cache(), n).token().await.unwrap();
     }
     assert_eq!(evicted.load(Ordering::SeqCst), 5);
-    // Tokens that have ended go unnoticed.
+    // Evicting an expired token raises no event.
     advance(secs(3601)).await;
     for n in 20..25 {
         kind(&layer.token_cache(), n).token().await.unwrap();
@@ -315,7 +315,7 @@ async fn sixty_four_origins_have_budgets_of_their_own_and_a_newcomer_has_one_whe
         1 + 64 * 3,
         "it shares a budget that is spent"
     );
-    // All are full again, and have been for long enough.
+    // All budgets are full again, and have been for long enough.
     refuse.store(0, Ordering::SeqCst);
     for _ in 0..3 {
         advance(secs(1200)).await;

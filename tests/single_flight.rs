@@ -1,4 +1,4 @@
-//! One token request for any number of callers, whoever comes and goes.
+//! One token request serves any number of callers, whoever joins and leaves.
 
 mod support;
 

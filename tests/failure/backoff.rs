@@ -1,4 +1,4 @@
-//! Backoff: what callers are told meanwhile, whom it holds, and what ends it.
+//! Backoff: what callers are told during it, whom it concerns, and what ends it.
 
 use std::time::Duration;
 
@@ -161,12 +161,12 @@ async fn a_rejected_scope_backs_off_its_own_kind_of_token_and_no_other() {
 
 // FC15, FA20, R13
 #[tokio::test(start_paused = true)]
-async fn eight_kinds_in_a_row_that_are_refused_speak_for_the_client() {
+async fn eight_kinds_in_a_row_that_are_rejected_speak_for_the_client() {
     let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_target"));
     let tokens = layer(&endpoint).token_cache();
     for round in 0..3 {
         for n in 0..1500 {
-            let error = kind(&tokens, n).token().await.expect_err("refused");
+            let error = kind(&tokens, n).token().await.expect_err("rejected");
             assert_eq!(error.oauth_code(), Some("invalid_target"), "{round}");
         }
         advance(Duration::from_millis(100)).await;
@@ -186,28 +186,28 @@ async fn eight_kinds_in_a_row_that_are_refused_speak_for_the_client() {
 
 // FC15
 #[tokio::test(start_paused = true)]
-async fn one_kind_that_is_refused_again_and_again_speaks_for_itself() {
+async fn one_kind_that_is_rejected_again_and_again_speaks_for_itself() {
     let endpoint = Endpoint::new();
     let tokens = layer(&endpoint).token_cache();
     for _ in 0..20 {
         endpoint.push(Answer::Error(400, "invalid_target"));
-        kind(&tokens, 0).token().await.expect_err("refused");
+        kind(&tokens, 0).token().await.expect_err("rejected");
         advance(secs(120)).await;
     }
     endpoint.push(Answer::Error(400, "invalid_target"));
-    kind(&tokens, 0).token().await.expect_err("refused");
+    kind(&tokens, 0).token().await.expect_err("rejected");
     tokens.token().await.expect("the client is well");
     assert_eq!(endpoint.requests(), 22);
 }
 
 // FC15
 #[tokio::test(start_paused = true)]
-async fn kinds_that_are_refused_between_successes_speak_for_themselves() {
+async fn kinds_that_are_rejected_between_successes_speak_for_themselves() {
     let endpoint = Endpoint::new();
     let tokens = layer(&endpoint).token_cache();
     for n in 0..40 {
         endpoint.push(Answer::Error(400, "invalid_target"));
-        kind(&tokens, n).token().await.expect_err("refused");
+        kind(&tokens, n).token().await.expect_err("rejected");
         if n % 7 == 6 {
             kind(&tokens, 1000 + n)
                 .token()

@@ -20,7 +20,7 @@ use tower_oauth::{
 
 use crate::support::*;
 
-/// What a body does, one after the other; then it stalls for ever, unless it ends.
+/// A step of a body, which stalls after its last one unless that ends it.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Bytes(&'static str),
@@ -66,8 +66,8 @@ impl http_body::Body for Scripted {
     }
 }
 
-/// Asks an endpoint whose answers have such a body; with how many token requests were made and how
-/// long it took.
+/// Asks an endpoint that answers with such a body. Returns the error, the number of token requests
+/// and the time taken.
 async fn ask(
     status: u16,
     headers: &'static [(&'static str, &'static str)],
@@ -106,7 +106,7 @@ const TWENTY: &[(&str, &str)] = &[("retry-after", "20")];
 
 // FA2, K22, P32
 #[tokio::test(start_paused = true)]
-async fn a_refusal_speaks_by_its_status_and_retry_after_whatever_becomes_of_its_body() {
+async fn an_error_answer_speaks_by_its_status_and_retry_after_whatever_becomes_of_its_body() {
     let bodies: [&[Step]; 6] = [
         &[Step::Break],
         &[Step::Bytes("{\"error\":\"inva"), Step::Break],
@@ -135,7 +135,7 @@ async fn a_refusal_speaks_by_its_status_and_retry_after_whatever_becomes_of_its_
 
 // FA2
 #[tokio::test(start_paused = true)]
-async fn a_code_in_the_body_of_a_refusal_is_heeded_when_it_comes_within_two_seconds() {
+async fn a_code_in_the_body_of_an_error_answer_is_heeded_when_it_comes_within_two_seconds() {
     let bodies: [&[Step]; 5] = [
         &[
             Step::Pause(400),
@@ -149,7 +149,7 @@ async fn a_code_in_the_body_of_a_refusal_is_heeded_when_it_comes_within_two_seco
             Step::Bytes("\"invalid_scope\"}"),
             Step::End,
         ],
-        // It came, although the connection stalls or breaks after it.
+        // The code came, although the connection stalls or breaks after it.
         &[Step::Bytes("{\"error\":\"invalid_scope\"}")],
         &[Step::Bytes("{\"error\":\"invalid_scope\"}"), Step::Break],
         &[
@@ -204,7 +204,7 @@ async fn a_short_attempt_ends_with_what_the_head_says_too() {
 
 // R9
 #[tokio::test(start_paused = true)]
-async fn what_broke_an_answer_off_is_told_of_a_success_and_not_of_a_refusal() {
+async fn what_broke_an_answer_off_is_told_of_a_success_and_not_of_an_error_answer() {
     let torn: &[Step] = &[Step::Bytes("{\"access_token\":\"t"), Step::Break];
     for (status, told) in [(200, true), (403, false)] {
         let (error, _, _) = ask(status, &[], torn, CachePolicy::new()).await;
@@ -257,7 +257,7 @@ async fn the_body_of_a_success_has_the_whole_attempt_and_its_breaking_off_is_tri
     let (error, requests, _) = ask(200, TWENTY, broken, CachePolicy::new()).await;
     assert!(error.is_transient(), "{error}");
     assert_eq!((requests, error.server_retry_after()), (3, None));
-    // Statuses that have no body, or none that matters.
+    // Statuses without a body, or with one that does not matter.
     for status in [204, 205, 304, 302] {
         let (error, requests, took) = ask(status, &[], &[], CachePolicy::new()).await;
         assert!(error.is_invalid_response(), "{error}");
@@ -265,9 +265,9 @@ async fn the_body_of_a_success_has_the_whole_attempt_and_its_breaking_off_is_tri
     }
 }
 
-/// A refusal whose body comes later, from a thread of its own, to a caller that has no timers.
+/// The body of the answer comes later, from a thread of its own.
 #[test]
-fn without_timers_a_refusal_is_waited_for_and_nothing_panics() {
+fn without_timers_an_error_answer_is_waited_for_and_nothing_panics() {
     struct Late(std::sync::mpsc::Sender<std::task::Waker>, Arc<AtomicUsize>);
 
     impl http_body::Body for Late {

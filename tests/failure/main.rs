@@ -1,6 +1,6 @@
-//! The token endpoint fails: what it comes to, who backs off, for how long, and what ends it.
+//! Failures of the token endpoint: their class, who backs off, for how long, and what ends it.
 
-// The table itself, as the crate has it: what the docs show is its rendering.
+// The table that the crate uses; the docs show a rendering of it.
 #[allow(dead_code, unreachable_pub)]
 #[path = "../../src/error/class.rs"]
 mod class;

@@ -101,13 +101,13 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
     let tokens = with_secret(&endpoint, provider).token_cache();
     tokens.token().await.unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 1, "for the token request");
-    // Every look hangs, is given up after a second, and is not repeated within that second.
+    // Each read hangs, ends after a second, and is not repeated within that second.
     for look in 1..=4 {
         let start = Instant::now();
         tokens.token().await.unwrap_err();
         assert_eq!(start.elapsed(), secs(1), "look {look}");
         assert_eq!(asked.load(Ordering::SeqCst), 1 + look);
-        // A look is due again at the very moment at which this one has ended.
+        // The next read is due the moment this one ends.
     }
     assert_eq!(endpoint.requests(), 1);
 }
@@ -163,7 +163,7 @@ async fn a_provider_that_answers_is_looked_at_once_a_second_for_all_kinds_togeth
     assert_eq!(endpoint.requests(), 1);
 }
 
-/// A client whose secret is `old` until another one is put in its place.
+/// A client whose secret is `old` until the test replaces it.
 fn with_a_changing_secret(
     endpoint: &Endpoint,
 ) -> (Arc<std::sync::Mutex<&'static str>>, TokenCache) {
@@ -184,7 +184,7 @@ fn with_a_changing_secret(
 // FC16, R17
 #[tokio::test(start_paused = true)]
 async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
-    // A code of the vendor's, which speaks for the kind alone.
+    // A vendor's code, which speaks for these parameters alone.
     let endpoint = Endpoint::new().always(Answer::Error(400, "incorrect_client_credentials"));
     let (secret, tokens) = with_a_changing_secret(&endpoint);
     for n in 0..3 {
@@ -194,7 +194,7 @@ async fn a_changed_secret_ends_the_backoff_of_all_kinds() {
 
     *secret.lock().unwrap() = "new";
     endpoint.set(Answer::Token(3600));
-    // One that has not failed yet is the first to use it.
+    // Parameters that have not failed yet are the first to use it.
     kind(&tokens, 9).token().await.expect("the right secret");
     for n in 0..3 {
         kind(&tokens, n)
@@ -211,15 +211,15 @@ async fn a_success_ends_the_backoff_of_all_kinds_only_when_the_secret_has_change
     for changes in [false, true] {
         let endpoint = Endpoint::new().always(Answer::Error(400, "invalid_target"));
         let (secret, tokens) = with_a_changing_secret(&endpoint);
-        kind(&tokens, 0).token().await.expect_err("refused");
+        kind(&tokens, 0).token().await.expect_err("rejected");
         if changes {
             *secret.lock().unwrap() = "new";
         }
-        // The first to use what is there now is refused as well.
-        kind(&tokens, 1).token().await.expect_err("refused");
+        // The first to use the new secret is rejected as well.
+        kind(&tokens, 1).token().await.expect_err("rejected");
         assert_eq!(endpoint.requests(), 2);
         advance(secs(2)).await;
-        // A look at the secret finds it as it was used last.
+        // A read finds the secret that was used last.
         kind(&tokens, 1).token().await.expect_err("a backoff");
         assert_eq!(endpoint.requests(), 2);
 

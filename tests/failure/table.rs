@@ -81,13 +81,13 @@ async fn every_transient_row_is_tried_three_times_and_then_backs_off() {
     }
 }
 
-/// What a failure came to, seen from outside.
+/// What a failure led to, seen from outside.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     class: Class,
     /// Token requests in the first flight.
     requests: usize,
-    /// Whether another kind of token of the same client waits too.
+    /// Whether other parameters of the same client back off too.
     reach: Reach,
 }
 

@@ -13,7 +13,7 @@ use tower_oauth::{
 
 use crate::support::*;
 
-/// Answers its calls in turn; the second one blocks its thread until it is let go.
+/// Answers each call with the next token; the second call blocks its thread until it may go on.
 #[derive(Default)]
 struct Blocking {
     calls: AtomicUsize,
@@ -67,7 +67,7 @@ fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_
     wait_for(&source.blocked);
     clock.advance(secs(31));
     current_thread().block_on(async {
-        // Gives the renewal up, and flies another, which waits a moment for the first to end.
+        // Gives the renewal up and starts another, which waits a moment for the first to end.
         let mut call = tokio_test::task::spawn(service.oneshot(get(API)));
         while source.calls.load(Ordering::SeqCst) < 3 {
             let _ = call.poll();
@@ -88,7 +88,7 @@ fn a_token_that_comes_although_its_flight_was_given_up_wins_over_the_failure_of_
 // FC1, R5
 #[test]
 fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_its_own() {
-    /// Under way until it is dropped, which takes a while.
+    /// Counts as under way until it is dropped, which takes a while.
     struct UnderWay<'a>(&'a Slow);
     impl Drop for UnderWay<'_> {
         fn drop(&mut self) {
@@ -128,7 +128,7 @@ fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_i
             yield_now().await;
         }
         clock.advance(secs(31));
-        assert!(tokens.token().await.is_ok(), "flown anew");
+        assert!(tokens.token().await.is_ok(), "started over");
         assert!(first.await.expect("no panic").is_ok());
     });
     let counts = [&source.requests, &source.most].map(|count| count.load(Ordering::SeqCst));
@@ -138,7 +138,7 @@ fn a_flight_that_is_given_up_drops_its_token_request_before_the_next_one_makes_i
 // FC3, R6
 #[test]
 fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
-    /// Hangs on its first call, for as long as its own limit, and fails then.
+    /// Its first call hangs for as long as its limit, then fails.
     struct FailsLate(AtomicUsize);
     impl TokenSource for FailsLate {
         fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
@@ -177,7 +177,7 @@ fn a_flight_that_was_given_up_records_nothing_when_it_ends() {
             "{status:?}"
         );
         assert_eq!((status.generation, status.fetching), (Some(1), false));
-        // What would wait out a backoff, had one been recorded.
+        // This would fail during a backoff, had one been recorded.
         let other = tokens.with_params(TokenParams::new().with_audience("other"));
         other.token().await.expect("no backoff for other kinds");
     });

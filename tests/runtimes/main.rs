@@ -1,5 +1,5 @@
-//! Processes that are stopped and runtimes that nobody drives, with an endpoint that is well: no
-//! call fails, and no two token requests of one kind are under way at once.
+//! Processes that are stopped and runtimes that nobody drives, while the endpoint is healthy: no
+//! call fails, and no two token requests with the same parameters are under way at once.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -24,7 +24,7 @@ use tower_oauth::{
     TokenSource,
 };
 
-/// A layer on a runtime whose time stands still but for what a test lets pass.
+/// A layer, its clock, and a runtime whose time is paused.
 fn half_driven(endpoint: &Endpoint) -> (Runtime, ManualClock, OAuthLayer) {
     let runtime = paused();
     let (clock, layer) = runtime.block_on(async {
@@ -38,7 +38,7 @@ fn half_driven(endpoint: &Endpoint) -> (Runtime, ManualClock, OAuthLayer) {
     (runtime, clock, layer)
 }
 
-/// A source whose tokens live for a minute, and that counts its calls.
+/// Counts its calls, and answers with tokens of a minute.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
@@ -49,7 +49,7 @@ impl TokenSource for Counting {
     }
 }
 
-/// A source that never answers on its first call, and does on the others.
+/// A source that never answers its first call, and answers the others.
 struct StuckOnce(AtomicUsize);
 
 impl StuckOnce {
@@ -119,7 +119,7 @@ impl TokenSource for Healthy {
     }
 }
 
-/// Leaves so many flights on a runtime that is not driven from here on.
+/// Starts a flight for each of so many kinds, on a runtime that is not driven from here on.
 fn leave(runtime: &Runtime, tokens: &TokenCache, kinds: usize) {
     runtime.block_on(async {
         for n in 0..kinds {

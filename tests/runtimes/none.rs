@@ -1,4 +1,4 @@
-//! Calls outside of a runtime, and on one without timers.
+//! Calls outside a runtime, and on a runtime without timers.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

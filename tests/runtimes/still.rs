@@ -1,4 +1,4 @@
-//! Time that passes at once, as for a process that stands still.
+//! A frozen process: time jumps ahead between two polls.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn a_process_that_stands_still_between_two_attempts_fails_no_call() {
         assert_eq!(endpoint.requests(), 1);
         advance(secs(40)).await;
         settle().await;
-        let call = timeout(secs(1), call).await.expect("flown anew");
+        let call = timeout(secs(1), call).await.expect("started over");
         assert!(call.is_ok(), "{}", call.unwrap_err());
         assert_eq!(endpoint.requests(), 2);
     }
@@ -35,10 +35,10 @@ async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
     assert!(call.poll().is_pending());
     settle().await;
     assert_eq!(endpoint.requests(), 1);
-    // The process stands still for so long.
+    // The process is frozen for that long.
     advance(secs(40)).await;
     sleep(secs(1)).await;
-    assert!(call.poll().is_pending(), "lost, and flown anew");
+    assert!(call.poll().is_pending(), "lost, and started over");
     settle().await;
     assert_eq!((endpoint.requests(), endpoint.most_at_once()), (2, 1));
     assert!(tokens.status().last_error.is_none());
@@ -47,7 +47,7 @@ async fn only_the_second_flight_in_a_row_that_was_not_driven_is_a_failure() {
     sleep(secs(1)).await;
     let error = match call.poll() {
         std::task::Poll::Ready(told) => told.expect_err("no storm"),
-        std::task::Poll::Pending => panic!("it would fly for ever"),
+        std::task::Poll::Pending => panic!("it would start over for ever"),
     };
     assert!(
         error.is_transient() && error.retry_after().is_some(),
@@ -102,7 +102,7 @@ async fn a_process_that_stands_still_when_an_attempts_time_ends_fails_no_call() 
             assert!(call.poll().is_pending());
             settle().await;
             advance(still).await;
-            let call = timeout(secs(15), call).await.expect("flown anew");
+            let call = timeout(secs(15), call).await.expect("started over");
             assert!(call.is_ok(), "{still:?}: {}", call.unwrap_err());
             assert_eq!(endpoint.requests(), 2);
         }
@@ -129,7 +129,7 @@ async fn a_process_that_stands_still_takes_no_patience_from_those_who_queue() {
     }
 }
 
-/// One turn for all kinds, and long attempts.
+/// One flight at a time, with long attempts.
 fn one_at_a_time(endpoint: &Endpoint, attempt_timeout: Duration) -> TokenCache {
     let policy = CachePolicy::new()
         .max_flights(1)
@@ -163,7 +163,7 @@ async fn whoever_queues_and_stood_still_judges_nobody_by_that_time() {
 
 // FC1
 #[tokio::test(start_paused = true)]
-async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_there_is_over() {
+async fn a_flight_that_stood_still_in_the_queue_is_started_over_when_its_time_there_is_over() {
     let endpoint = Endpoint::new().latency(secs(16));
     let tokens = one_at_a_time(&endpoint, secs(28));
     let calls = [0, 1].map(|n| {
@@ -181,7 +181,7 @@ async fn a_flight_that_stood_still_in_the_queue_is_flown_anew_when_its_time_ther
 
 // FC1
 #[tokio::test(start_paused = true)]
-async fn a_refusal_between_two_flights_that_were_not_driven_makes_them_none_in_a_row() {
+async fn a_rejection_between_two_flights_that_were_not_driven_makes_them_none_in_a_row() {
     // Of the kind, and of the client.
     for code in ["invalid_scope", "invalid_client"] {
         let refused = Answer::Error(400, code);

@@ -35,7 +35,7 @@ fn a_process_that_is_stopped_in_the_middle_of_a_flight_serves_its_call_when_it_g
     }
 }
 
-/// What the endpoint does with the token request of a process that it then stops.
+/// What the endpoint does with the token request while the process is stopped.
 #[derive(Clone, Copy, Debug)]
 enum Meanwhile {
     /// The answer arrives while the process stands still.
@@ -45,8 +45,8 @@ enum Meanwhile {
     Forgets,
 }
 
-/// A process that makes one call, and is stopped for so long while its first token request is
-/// under way. Returns what it printed, and how many token requests there were.
+/// Runs a process that makes one call, and stops it for `span` during its first token request.
+/// Returns what it printed, and the number of token requests.
 fn freeze(meanwhile: Meanwhile, span: Duration) -> (String, usize) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/token", listener.local_addr().expect("bound"));
@@ -151,7 +151,7 @@ fn read_request(connection: &mut TcpStream) {
 fn answer(connection: &mut TcpStream) {
     let body = r#"{"access_token":"t","token_type":"Bearer","expires_in":3600}"#;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
-    // The connection may be gone: what it was for has been given up.
+    // The child may have given up and closed the connection.
     let _ = write!(
         connection,
         "{head}content-length: {}\r\n\r\n{body}",

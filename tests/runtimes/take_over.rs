@@ -101,8 +101,8 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     assert_eq!(token.1.unwrap().expose_secret(), "rescued");
     assert_eq!(source.0.load(Ordering::SeqCst), 2, "taken over once");
     assert!(start.elapsed() < Duration::from_secs(5));
-    // Driven again, the first flight ends late and spoils nothing: no failure is recorded that would
-    // keep other kinds from being fetched, and no token is displaced.
+    // Driven again, the first flight ends late and does no harm: no failure is recorded that would
+    // hold other kinds back, and no token is displaced.
     frozen.block_on(async { tokio::time::sleep(Duration::from_millis(500)).await });
     let tokens = layer.token_cache();
     let status = tokens.status();

@@ -15,8 +15,8 @@ use tower_oauth::{
 use crate::support::*;
 use crate::{Healthy, half_driven, leave};
 
-/// Makes calls with these pauses between them, in each of which the process or the runtime stands
-/// still, on a runtime that is driven by one `block_on` for each call.
+/// Makes calls with these pauses in between, during which the process or the runtime stands still.
+/// Each call drives the runtime by one `block_on`.
 fn call_now_and_then(pauses: &[u64], stop: impl Fn(&Runtime, &ManualClock, Duration)) -> usize {
     let endpoint = Endpoint::new()
         .always(Answer::Token(10))
@@ -86,8 +86,8 @@ fn renewals_that_nobody_waits_for_and_nobody_drives_are_no_failures() {
     };
     call();
     clock.advance(secs(3335));
-    // In the renewal window: each call meets the renewal that the one before has left behind, gives
-    // it up and leaves another.
+    // In the renewal window, each call finds the renewal that the one before left behind, gives it
+    // up and leaves another.
     for _ in 0..5 {
         call();
         clock.advance(secs(40));
@@ -141,7 +141,7 @@ fn a_flight_after_one_that_nobody_drives_has_time_however_short_its_limit_is() {
         clock.advance(secs(1));
         tokens.token().await
     });
-    told.expect("flown anew");
+    told.expect("started over");
     assert_eq!(endpoint.requests(), 1);
 }
 
@@ -154,7 +154,7 @@ fn a_renewal_ahead_of_time_whose_runtime_is_no_longer_driven_is_taken_over_by_th
     let generation = async || tokens.token().await.expect("served").generation();
     assert_eq!(frozen.block_on(generation()), 1);
     clock.advance(secs(3400));
-    // Launches the renewal, and is over before it has its first turn.
+    // Starts the renewal, and ends before that is first polled.
     assert_eq!(frozen.block_on(generation()), 1);
     assert!(tokens.status().fetching);
 
@@ -176,7 +176,7 @@ fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window(
     clock.advance(secs(3350));
     frozen.block_on(call());
     assert!(layer.token_cache().status().fetching);
-    // The token may be used for three minutes yet before anybody would wait for its renewal.
+    // The token is used freely for three more minutes before a caller would wait for its renewal.
     clock.advance(secs(40));
     paused().block_on(async {
         call().await;
@@ -189,7 +189,7 @@ fn a_renewal_that_is_no_longer_driven_is_started_anew_within_the_renewal_window(
 
 // FC1, R11
 #[test]
-fn a_renewal_that_nobody_drives_is_flown_anew_by_the_next_call_after_its_limit() {
+fn a_renewal_that_nobody_drives_is_started_over_by_the_next_call_after_its_limit() {
     let endpoint = Endpoint::new();
     let (driven, clock, layer) = half_driven(&endpoint);
     let tokens = layer.token_cache();
@@ -208,7 +208,7 @@ fn a_renewal_that_nobody_drives_is_flown_anew_by_the_next_call_after_its_limit()
         assert_eq!(endpoint.requests(), 1, "not overdue yet");
         clock.advance(secs(2));
         tokens.token().await.expect("the live one");
-        // The one before it is given a moment to end.
+        // The previous flight gets a moment to end.
         sleep(secs(1)).await;
         assert_eq!(endpoint.requests(), 2);
         assert_eq!(tokens.token().await.expect("renewed").generation(), 2);
@@ -243,7 +243,7 @@ fn a_runtime_that_nobody_drives_keeps_no_turn_from_another_one() {
             }
         });
         assert!(start.elapsed() < secs(5), "{:?}", start.elapsed());
-        // Driven again, each of the flights that were left ends as if nothing had been.
+        // Driven again, each flight that was left ends as if nothing had happened.
         let calls = frozen.block_on(async {
             let calls = (0..kinds).map(|n| kind(&tokens, n));
             let calls: tokio::task::JoinSet<_> = calls
@@ -299,7 +299,7 @@ fn a_flight_that_has_lost_its_turn_waits_for_another_before_its_next_attempt() {
         let tokens = kind(&tokens, 1);
         thread::spawn(move || current_thread().block_on(tokens.token()))
     };
-    // Nobody drives the first one until the other has taken its turn.
+    // The first runtime is not driven until the other flight has taken the turn.
     while source.events.lock().unwrap().len() < 2 {
         thread::sleep(millis(10));
     }

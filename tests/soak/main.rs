@@ -3,7 +3,7 @@
 //!
 //! An axum service calls an upstream API through a hyper client with the layer around it. The token
 //! endpoint goes from fault to fault by a seeded schedule, tokens live for two to four seconds, and
-//! whatever is seen goes into one [`Book`], which says what no observer may ever see.
+//! whatever is seen goes into one [`Book`], which knows what no observer may ever see.
 //!
 //! ```text
 //! cargo test --test soak -- --ignored --nocapture

@@ -291,7 +291,7 @@ pub fn current_thread() -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// A runtime whose time stands still but for what a test lets pass.
+/// A runtime whose time is paused.
 pub fn paused() -> Runtime {
     let mut builder = runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build();
@@ -384,7 +384,7 @@ pub fn get(uri: &str) -> Request<String> {
     Request::builder().uri(uri).body(String::new()).unwrap()
 }
 
-/// Our error, out of a service's.
+/// The error of this crate in a service's error.
 pub fn ours(error: BoxError) -> tower_oauth::Error {
     *error
         .downcast::<tower_oauth::Error>()

@@ -37,7 +37,7 @@ async fn without_replay_the_401_is_returned_and_the_next_request_renews_first() 
 async fn fifty_late_401s_for_one_token_cost_one_renewal() {
     for replay in [false, true] {
         let (endpoint, api) = (Endpoint::new(), refusing(&["token-1"], INVALID_TOKEN));
-        // The refusals come when all fifty requests are out, and then one after another.
+        // The 401s come once all fifty requests are out, one after another.
         let (out, late) = (api.clone(), Arc::new(AtomicUsize::new(0)));
         let slow = tower::service_fn(move |request: Request<String>| {
             let turn = late.fetch_add(1, Ordering::SeqCst) as u64;
@@ -104,7 +104,7 @@ async fn an_api_that_always_answers_401_gets_no_third_try_and_renewals_within_it
         }
         hours.push(endpoint.requests() - before);
     }
-    // Ten minutes apart in the end, and once an hour ahead of time.
+    // Ten minutes apart in the end, plus one renewal ahead of time each hour.
     assert!(hours[2] <= 8, "{hours:?}");
 }
 
@@ -147,7 +147,7 @@ async fn a_healthy_api_never_waits_for_the_budget_of_another() {
     }
     let asked = endpoint.requests();
     assert_eq!(asked, 1 + 3);
-    // The sick one has spent its own budget; the healthy one's 401 renews at once.
+    // The failing API has spent its own budget; the healthy one's 401 renews at once.
     endpoint.push(Answer::Fixed("revoked", 3600));
     layer.token_cache().invalidate();
     call_at(&layer, &healthy, "https://healthy.example/").await;
@@ -169,7 +169,7 @@ async fn a_hundred_apis_that_always_answer_401_cannot_make_a_storm_either() {
     for call in 0..2000 {
         call_at(&layer, &sick, &format!("https://{}.example/", call % 100)).await;
     }
-    // The budgets of 64 origins, which the others share once all are being spent.
+    // 64 origins have budgets of their own; the others share them once all are in use.
     let asked = endpoint.requests();
     assert!((1 + 3..=1 + 3 * 64).contains(&asked), "{asked}");
 }

@@ -1,4 +1,4 @@
-//! Answers of the API that refuse a token: suspicion, budget, replay.
+//! An API refuses a token: suspicion, budget, replay.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! The request that was refused is sent again with a renewed token.
+//! A refused request is sent again with a renewed token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -100,7 +100,7 @@ async fn grpc_unauthenticated_in_the_headers_makes_the_token_suspect() {
         "replayed with a hook"
     );
     assert_eq!(endpoint.requests(), 2);
-    // And what the replay is told is told to the cache.
+    // The 401 of a replay counts too.
     let api = Api::new(|authorization| {
         let mut answer = Response::builder().header("content-type", "application/grpc");
         if authorization != "Bearer token-3" {
@@ -153,8 +153,8 @@ async fn a_status_the_user_named_is_handled_as_401_and_others_are_not() {
     assert_eq!(endpoint.requests(), 1);
 }
 
-/// How many tokens are asked for by two requests, the first of which is refused with these
-/// challenges.
+/// Makes two requests, the first of which is refused with these challenges, and returns the number
+/// of token requests.
 async fn tokens_asked_for(challenges: &[&str], named: bool) -> usize {
     let mut refusal = unauthorized("");
     for challenge in challenges {

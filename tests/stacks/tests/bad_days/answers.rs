@@ -1,4 +1,4 @@
-//! Days on which something else answers, or the provider has troubles.
+//! Days on which something else answers, or the provider is in trouble.
 
 use tokio::runtime::Runtime;
 

@@ -1,4 +1,4 @@
-//! Days on which the token endpoint does not take the client.
+//! Days on which the token endpoint rejects the client.
 
 use std::io;
 use std::path::PathBuf;

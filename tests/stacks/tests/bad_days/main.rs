@@ -1,13 +1,13 @@
 //! Bad days, played against real sockets: what the caller is told, and what the log says.
 //!
-//! `src/docs/failure.md` has what is seen here, word for word. This test checks that it still has,
-//! or writes it:
+//! `src/docs/failure.md` quotes what is seen here, word for word. This test checks the page, or
+//! writes it:
 //!
 //! ```sh
 //! TOWER_OAUTH_WRITE_FAILURE=1 cargo test -p tower-oauth-stacks --test bad_days
 //! ```
 //!
-//! The words of the operating system are in some of the texts, so it runs on Linux only.
+//! Some of the texts quote the operating system, so it runs on Linux only.
 #![cfg(target_os = "linux")]
 
 mod answers;
@@ -57,10 +57,10 @@ fn the_page_of_failures_has_what_is_said_on_bad_days() {
     servers.shutdown_background();
 }
 
-/// What went wrong, and what was seen of it.
+/// What went wrong, and what the caller and the log were told.
 struct Day {
     name: &'static str,
-    /// The heading it stands under.
+    /// Its heading on the page.
     group: &'static str,
     what: &'static str,
     /// What to do, where the text does not say it already.

@@ -31,8 +31,8 @@ pub(crate) fn ask(layer: Login, ports: &[u16]) -> Seen {
     })
 }
 
-/// On a runtime of its own, with a log of its own: what `tracing_subscriber::fmt` writes from INFO
-/// on.
+/// Plays a day on its own runtime, with its own log: what `tracing_subscriber::fmt` writes at INFO
+/// and above.
 pub(crate) fn play(ports: &[u16], day: impl FnOnce(&Runtime) -> Outcome) -> Seen {
     let log = Log::default();
     let lines = fmt::layer()
@@ -105,7 +105,7 @@ impl Outcome {
     }
 }
 
-/// What was seen of a day, without what differs from run to run.
+/// What a day showed, without what differs from run to run.
 pub(crate) struct Seen {
     pub(crate) class: &'static str,
     pub(crate) text: String,

@@ -1,4 +1,4 @@
-//! Days that this program has made for itself.
+//! Days on which this program is at fault.
 
 use futures_util::FutureExt;
 use http::Response;
