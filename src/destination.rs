@@ -35,13 +35,14 @@ impl Destinations {
     #[inline(always)]
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Check {
         let uri = request.uri();
-        if let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority())
-            && let Some(origin) = self.usual(scheme, authority)
-            && !never_carries(request.method())
-        {
-            return Check::Attach(origin);
+        let usual = match (uri.scheme(), uri.authority()) {
+            (Some(scheme), Some(authority)) => self.usual(scheme, authority),
+            _ => None,
+        };
+        match usual {
+            Some(origin) if !never_carries(request.method()) => Check::Attach(origin),
+            _ => self.check_unusual(request.method(), uri),
         }
-        self.check_unusual(request.method(), uri)
     }
 
     #[inline(always)]

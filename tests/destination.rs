@@ -199,7 +199,7 @@ fn a_bad_origin_is_a_build_error_that_names_it() {
     assert!(!format!("{error} {error:?}").contains("pw"), "{error}");
 }
 
-/// URLs that clients do not all read alike: `http::Uri` takes them.
+/// URLs that `http::Uri` accepts, and that not all clients read alike.
 const UNCLEAR: [&str; 24] = [
     "https://api.example:99999/",
     "https://api.example:65536/",
@@ -341,7 +341,7 @@ fn what_an_origin_has_too_much_is_named_and_what_to_write_is_shown() {
             let text = error.to_string();
             let advice = format!("; {wanted}: write \"https://api.example\"");
             assert!(text.ends_with(&advice), "{origin}: {text}");
-            // What is shown as wrong is wrong.
+            // The text does not name as wrong what is right.
             assert!(
                 !text.starts_with("origin: \"https://api.example\""),
                 "{origin}: {text}"

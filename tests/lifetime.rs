@@ -9,10 +9,6 @@ use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt};
 use tower_oauth::{CachePolicy, ManualClock, OAuthLayer};
 
-const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
 async fn call(layer: &OAuthLayer, api: &Api) {
     layer.layer(api.clone()).oneshot(get(API)).await.unwrap();
     settle().await;
@@ -319,7 +315,7 @@ async fn a_renewal_ahead_of_time_and_a_forced_one_are_one_flight() {
     layer.token_cache().warm_up().await.unwrap();
     advance(secs(3400)).await;
     endpoint.close();
-    // The first starts a renewal ahead of time and is refused; the second has to wait for a renewal.
+    // The first starts a renewal ahead of time and is refused; the second waits for a renewal.
     call(&layer, &api).await;
     let forced = tokio::spawn(layer.layer(api.clone()).oneshot(get(API)));
     settle().await;

@@ -1,4 +1,4 @@
-//! One token request for any number of callers, whoever comes and goes.
+//! One token request serves any number of callers, whoever joins and leaves.
 
 mod support;
 
@@ -10,9 +10,7 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, Service, ServiceExt};
-use tower_oauth::{
-    BoxError, Error, OAuthLayer, TokenFuture, TokenParams, TokenRequest, TokenResponse, TokenSource,
-};
+use tower_oauth::{BoxError, OAuthLayer};
 
 type Answered = Result<http::Response<String>, tower::BoxError>;
 
@@ -203,152 +201,6 @@ async fn callers_more_hasty_than_the_endpoint_do_not_keep_the_flight_from_ending
     assert_eq!((failed, endpoint.requests()), (5, 1));
 }
 
-/// A source that never answers on its first call, and does on the others.
-struct StuckOnce(AtomicUsize);
-
-impl StuckOnce {
-    fn new() -> Self {
-        Self(Default::default())
-    }
-}
-
-impl TokenSource for StuckOnce {
-    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
-        let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
-        Box::pin(async move {
-            if first {
-                std::future::pending::<()>().await;
-            }
-            TokenResponse::new("rescued")
-        })
-    }
-}
-
-/// Starts a flight on `runtime` and leaves it there, unfinished.
-fn start_flight(runtime: &runtime::Runtime, layer: &OAuthLayer) {
-    runtime.block_on(async {
-        let tokens = layer.token_cache();
-        assert!(
-            timeout(Duration::from_millis(5), tokens.token())
-                .await
-                .is_err()
-        );
-    });
-}
-
-// K29
-#[test]
-fn a_second_runtime_takes_over_when_the_flights_runtime_is_dropped() {
-    let source = std::sync::Arc::new(StuckOnce::new());
-    let layer = OAuthLayer::new(std::sync::Arc::clone(&source));
-    let first = current_thread();
-    start_flight(&first, &layer);
-    let second = current_thread();
-    let token = second.block_on(async {
-        let tokens = layer.token_cache();
-        let waiters: JoinSet<_> = (0..5)
-            .map(|_| {
-                let tokens = tokens.clone();
-                async move { tokens.token().await }
-            })
-            .collect();
-        settle().await;
-        tokio::task::spawn_blocking(move || drop(first))
-            .await
-            .unwrap();
-        waiters.join_all().await
-    });
-    assert!(
-        token
-            .iter()
-            .all(|token| token.as_ref().unwrap().expose_secret() == "rescued")
-    );
-    assert_eq!(source.0.load(Ordering::SeqCst), 2, "taken over once");
-}
-
-// K29
-#[test]
-fn a_flight_spawned_on_a_runtime_that_is_shut_down_fails_its_callers_and_another_runtime_succeeds()
-{
-    let endpoint = std::sync::Arc::new(Counting::default());
-    let layer = OAuthLayer::new(std::sync::Arc::clone(&endpoint));
-    let dead = current_thread();
-    let handle = dead.handle().clone();
-    dead.shutdown_background();
-    // Polled by a foreign executor inside the context of a runtime that takes no more tasks.
-    let error = {
-        let _context = handle.enter();
-        let tokens = layer.token_cache();
-        futures::executor::block_on(tokens.token())
-    };
-    let error = error.expect_err("no runtime to fetch on");
-    assert!(error.is_transient(), "{error}");
-    let token = current_thread().block_on(layer.token_cache().token());
-    assert!(token.is_ok());
-    assert_eq!(endpoint.0.load(Ordering::SeqCst), 1);
-}
-
-// K29, R12
-#[test]
-fn a_live_token_is_used_also_on_a_runtime_that_is_shut_down() {
-    let endpoint = std::sync::Arc::new(Counting::default());
-    let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
-    current_thread()
-        .block_on(layer.token_cache().warm_up())
-        .expect("a token of a minute");
-    clock.advance(Duration::from_secs(56));
-    let dead = current_thread();
-    let handle = dead.handle().clone();
-    dead.shutdown_background();
-    let _context = handle.enter();
-    let tokens = layer.token_cache();
-    let token = futures::executor::block_on(tokens.token()).expect("the live token");
-    assert_eq!(token.generation(), 1);
-}
-
-// K29
-#[test]
-fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_driven() {
-    let source = std::sync::Arc::new(StuckOnce::new());
-    let policy = tower_oauth::CachePolicy::new()
-        .attempts(1)
-        .attempt_timeout(Duration::from_millis(100));
-    let layer = OAuthLayer::builder(std::sync::Arc::clone(&source))
-        .cache_policy(policy)
-        .build()
-        .unwrap();
-    let frozen = current_thread();
-    start_flight(&frozen, &layer);
-    let start = std::time::Instant::now();
-    let token = current_thread().block_on(async {
-        let (a, b) = (layer.token_cache(), layer.token_cache());
-        tokio::join!(a.token(), b.token())
-    });
-    assert_eq!(token.0.unwrap().expose_secret(), "rescued");
-    assert_eq!(token.1.unwrap().expose_secret(), "rescued");
-    assert_eq!(source.0.load(Ordering::SeqCst), 2, "taken over once");
-    assert!(start.elapsed() < Duration::from_secs(5));
-    // Driven again, the first flight ends late and spoils nothing: no failure is recorded that would
-    // keep other kinds from being fetched, and no token is displaced.
-    frozen.block_on(async { tokio::time::sleep(Duration::from_millis(500)).await });
-    let tokens = layer.token_cache();
-    let status = tokens.status();
-    assert_eq!(
-        (status.generation, status.fetching, status.token_requests),
-        (Some(1), false, 2)
-    );
-    assert!(
-        status.last_error.is_none() && status.next_attempt_in.is_none(),
-        "{status:?}"
-    );
-    current_thread().block_on(async {
-        let token = tokens.token().await.unwrap();
-        assert_eq!((token.expose_secret(), token.generation()), ("rescued", 1));
-        let other = tokens.with_params(TokenParams::new().with_audience("other"));
-        assert_eq!(other.token().await.unwrap().generation(), 2);
-    });
-}
-
 // K31
 #[tokio::test(start_paused = true)]
 async fn clones_of_a_layer_share_one_cache_across_services() {
@@ -471,60 +323,4 @@ async fn a_future_that_is_never_polled_looks_at_no_secret() {
     assert_eq!(looks.load(Ordering::SeqCst), before);
     layer.token_cache().token().await.unwrap_err();
     assert_eq!(looks.load(Ordering::SeqCst), before + 1);
-}
-
-#[test]
-fn a_call_outside_of_a_runtime_is_an_error_and_not_a_panic() {
-    let layer = OAuthLayer::new(StuckOnce::new());
-    let error = futures::executor::block_on(layer.token_cache().token()).unwrap_err();
-    assert!(error.to_string().contains("runtime"), "{error}");
-    let status = layer.token_cache().status();
-    assert!(
-        !status.fetching && status.next_attempt_in.is_none(),
-        "nothing is left behind"
-    );
-}
-
-#[test]
-fn a_call_outside_of_a_runtime_that_finds_a_stale_token_uses_it_and_leaves_no_flight() {
-    let endpoint = std::sync::Arc::new(Counting::default());
-    let (clock, layer) = with_clock(std::sync::Arc::clone(&endpoint));
-    current_thread()
-        .block_on(layer.token_cache().warm_up())
-        .expect("a token of a minute");
-    // In the renewal window, and then in the last stretch.
-    for pause in [50, 6] {
-        clock.advance(Duration::from_secs(pause));
-        for _ in 0..3 {
-            let token = futures::executor::block_on(layer.token_cache().token()).expect("it lives");
-            assert_eq!(token.generation(), 1);
-            assert!(!layer.token_cache().status().fetching);
-        }
-    }
-    let token = current_thread()
-        .block_on(layer.token_cache().token())
-        .expect("renewed");
-    assert_eq!(token.generation(), 2);
-}
-
-#[test]
-fn a_waiter_outside_of_a_runtime_gets_an_error_also_for_anothers_flight() {
-    let layer = OAuthLayer::new(StuckOnce::new());
-    let runtime = current_thread();
-    start_flight(&runtime, &layer);
-    let error = futures::executor::block_on(layer.token_cache().token()).unwrap_err();
-    assert!(error.to_string().contains("runtime"), "{error}");
-    assert!(layer.token_cache().status().fetching, "the flight goes on");
-}
-
-#[derive(Default)]
-struct Counting(AtomicUsize);
-
-impl TokenSource for Counting {
-    fn token<'a>(&'a self, _: TokenRequest<'a>) -> TokenFuture<'a> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async {
-            Ok::<_, Error>(TokenResponse::new("t")?.with_expires_in(Duration::from_secs(60)))
-        })
-    }
 }

@@ -1,5 +1,5 @@
-//! Real threads: callers of three runtimes join and leave at random, one of the runtimes dies again and again, and the token
-//! source is slow, fails, panics and hangs as it likes.
+//! Real threads: callers on three runtimes join and leave at random, one of the runtimes dies again
+//! and again, and the token source is slow, fails, panics and hangs at random.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ impl Shaky {
             }
             60..65 => Err(Error::transient("down")),
             65..80 => Err(Error::rejected("slow_down", "busy")),
-            80..90 => Err(Error::rejected("invalid_scope", "refused")),
+            80..90 => Err(Error::rejected("invalid_scope", "rejected")),
             90..97 => Err(Error::invalid_response("a page of a proxy")),
             97..99 => pending().await,
             _ => panic!("a source that panics now and then"),
@@ -175,7 +175,7 @@ fn new_runtime() -> Runtime {
 
 #[test]
 fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_is_left() {
-    // The panics are part of it, and their messages would bury anything else.
+    // The panics are intended, and their messages would bury anything else.
     std::panic::set_hook(Box::new(|panic| {
         if !panic.to_string().contains("now and then") {
             eprintln!("{panic}");
@@ -261,7 +261,8 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
     ]
     .map(|count| count.load(Ordering::Relaxed));
     println!(
-        "{begun} calls: {served} served, {failed} failed, {left} left; {requests} token requests; longest wait {longest} ms"
+        "{begun} calls: {served} served, {failed} failed, {left} left; {requests} token requests; \
+         longest wait {longest} ms"
     );
     assert_eq!(begun, served + failed + left);
     assert!(served > 1000 && failed > 100 && left > 100);
@@ -271,5 +272,5 @@ fn under_stress_each_kind_has_one_token_request_nobody_is_forgotten_and_no_task_
     );
 }
 
-/// Long enough for three attempts and their pauses even on a machine that is busy with something else.
+/// Enough for three attempts and their pauses, even on a busy machine.
 const FLIGHT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -203,10 +203,9 @@ impl<T> Entries<T> {
                 self.set_aside += 1;
                 entry.aside = Some(self.set_aside);
                 self.aside.insert(self.set_aside, oldest);
-                if self.aside.len() > self.max_candidates
-                    && let Some((_, oldest)) = self.aside.pop_first()
-                {
-                    self.forget(&oldest, now);
+                if self.aside.len() > self.max_candidates {
+                    let oldest = self.aside.pop_first();
+                    oldest.inspect(|(_, oldest)| self.forget(oldest, now));
                 }
             } else {
                 self.forget(&oldest, now);

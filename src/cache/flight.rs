@@ -111,10 +111,9 @@ pub(crate) fn wait(cache: Arc<Cache>, params: TokenParams, newer_than: Option<u6
                     // time.
                     miss(&cache, &waiter.flight);
                 }
-                if let Some(token) = fallback.take()
-                    && token.is_live(cache.clock.now())
-                {
-                    return Ok(token);
+                match fallback.take() {
+                    Some(token) if token.is_live(cache.clock.now()) => return Ok(token),
+                    _ => {}
                 }
                 // Given up or not: were its outcome never told, this would not spin.
                 timer.as_mut().reset(now + left.max(WAKE));

@@ -339,10 +339,9 @@ impl<T: Clone> Machine<T> {
         let entry = self.entries.admit(params, now);
         // It was the last one to have a token request under way.
         entry.given_up = None;
-        if let Some(held) = &entry.held
-            && held.generation > flight
-        {
-            return held.token.clone();
+        let newer = entry.held.as_ref().filter(|held| held.generation > flight);
+        if let Some(newer) = newer {
+            return newer.token.clone();
         }
         let token = new.token.clone();
         if new.lifetime.freshness(now) == Freshness::Fresh {

@@ -22,6 +22,14 @@ use tower_oauth::{
 pub const TOKEN_URL: &str = "http://127.0.0.1/oauth2/v1/token";
 pub const API: &str = "https://api.example/accounts";
 
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 /// One answer of the token endpoint.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -295,7 +303,7 @@ pub fn current_thread() -> Runtime {
     runtime.expect("a runtime")
 }
 
-/// A runtime whose time stands still but for what a test lets pass.
+/// A runtime whose time is paused.
 pub fn paused() -> Runtime {
     let mut builder = runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build();
@@ -388,7 +396,7 @@ pub fn get(uri: &str) -> Request<String> {
     Request::builder().uri(uri).body(String::new()).unwrap()
 }
 
-/// Our error, out of a service's.
+/// The error of this crate in a service's error.
 pub fn ours(error: BoxError) -> tower_oauth::Error {
     *error
         .downcast::<tower_oauth::Error>()

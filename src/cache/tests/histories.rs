@@ -278,11 +278,11 @@ impl History<'_> {
             let waits = known.told.is_some_and(|until| now < until);
             assert!(!waits, "who was told to wait waits: R15, R16");
         }
-        if let Some((.., came)) = known.token
-            && known.live(now).is_some()
-            && !known.suspect
-        {
-            assert!(now >= came.after(secs(1)), "R13");
+        match known.token {
+            Some((.., came)) if known.live(now).is_some() && !known.suspect => {
+                assert!(now >= came.after(secs(1)), "R13");
+            }
+            _ => {}
         }
         known.flight = Some(launch.flight);
         self.flights.push(Launched {

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::Day;
 
-/// Checks that what stands under `## The days` says what was seen, or writes it there when
-/// `TOWER_OAUTH_WRITE_FAILURE` is set. What stands before is written by hand.
+/// Checks that the page says under `## The days` what was seen, or writes it there when
+/// `TOWER_OAUTH_WRITE_FAILURE` is set. The part before that heading is written by hand.
 pub(crate) fn settle(days: &[Day]) {
     let text = std::fs::read_to_string(PAGE).expect("the page is in the repository");
     let start = text.find(HEADING).expect("the page has its heading");
@@ -56,7 +56,7 @@ fn render(days: &[Day]) -> String {
     page
 }
 
-/// As rustdoc and GitHub make it.
+/// The anchor that rustdoc and GitHub give a heading.
 fn anchor(heading: &str) -> String {
     let lower = heading.to_lowercase();
     let kept = lower

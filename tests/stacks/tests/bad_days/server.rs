@@ -29,11 +29,11 @@ use tower::util::BoxCloneSyncService;
 /// What a server does with a request.
 #[derive(Clone)]
 pub(crate) enum Act {
-    /// Says these bytes and closes. `{n}` is the number of the request, in three digits.
+    /// Writes these bytes and closes. `{n}` is the number of the request, in three digits.
     Say(String),
-    /// Takes the request and says nothing.
+    /// Reads the request and never answers.
     Hang,
-    /// Takes the request and closes the connection.
+    /// Reads the request and closes the connection.
     Close,
 }
 
@@ -71,14 +71,14 @@ pub(crate) fn token(life: u32) -> Act {
     )
 }
 
-/// What a server shows of itself.
+/// The TLS side of a server.
 pub(crate) enum Tls {
     None,
     /// A certificate for these names, by a CA that nobody knows but [`Server::ca`].
     For(&'static str),
-    /// The same, but its time is over.
+    /// Like [`For`](Self::For), but expired.
     Expired(&'static str),
-    /// The same as [`For`](Self::For), and it wants one from the client.
+    /// Like [`For`](Self::For), and asks for one of the client.
     Mutual(&'static str),
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Does the acts in turn, one for each connection; the last one is repeated.
+    /// Plays one act for each connection, and repeats the last.
     pub(crate) fn start(runtime: &Runtime, tls: Tls, acts: Vec<Act>) -> Self {
         let (acceptor, ca) = acceptor(tls).unzip();
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
