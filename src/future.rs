@@ -80,7 +80,8 @@ where
 {
     Spare(Spare<S, B>),
     Waiting(Waiting<S, B, R>),
-    Renewing(Renewing<S, B>),
+    /// Boxed once more, since it holds the answer too, and most that wait only wait for a token.
+    Renewing(Box<Renewing<S, B>>),
 }
 
 /// A request that waits for its first token, with the inner service that was polled ready for it.
@@ -347,7 +348,7 @@ where
         return Some(answer);
     }
     let cache = Arc::clone(&spare.cache);
-    *rare = Some(Box::new(Rare::Renewing(Renewing {
+    *rare = Some(Box::new(Rare::Renewing(Box::new(Renewing {
         until: Instant::now() + cache.flight_limit(),
         limit: None,
         wait: cache::wait(cache, token.params.clone(), Some(token.generation)),
@@ -356,7 +357,7 @@ where
         origin: bearer.origin,
         spare,
         answer: Some(answer),
-    })));
+    }))));
     None
 }
 

@@ -140,6 +140,10 @@ fn characters(header: &HeaderValue) -> &str {
 }
 
 /// The same value in memory of its own.
+#[cfg_attr(
+    model,
+    expect(dead_code, reason = "the model has one place for all threads")
+)]
 pub(crate) fn copy_header(header: &HeaderValue) -> HeaderValue {
     header_of(&[header.as_bytes()]).expect("a header value was made of these bytes before")
 }
@@ -192,7 +196,7 @@ impl AccessToken {
         characters(&self.header)
     }
 
-    /// Numbers the tokens of a layer as they come, over all parameters: a renewal has a higher
+    /// Tells the tokens of a layer apart, over all parameters: that of a later flight has a higher
     /// generation.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -108,7 +108,7 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     let status = tokens.status();
     assert_eq!(
         (status.generation, status.fetching, status.token_requests),
-        (Some(1), false, 2)
+        (Some(2), false, 2)
     );
     assert!(
         status.last_error.is_none() && status.next_attempt_in.is_none(),
@@ -116,8 +116,8 @@ fn a_second_runtime_takes_over_when_the_flights_runtime_lives_and_is_no_longer_d
     );
     current_thread().block_on(async {
         let token = tokens.token().await.unwrap();
-        assert_eq!((token.expose_secret(), token.generation()), ("rescued", 1));
+        assert_eq!((token.expose_secret(), token.generation()), ("rescued", 2));
         let other = tokens.with_params(TokenParams::new().with_audience("other"));
-        assert_eq!(other.token().await.unwrap().generation(), 2);
+        assert_eq!(other.token().await.unwrap().generation(), 3);
     });
 }

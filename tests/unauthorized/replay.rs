@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
 use tower::{Layer, ServiceExt};
+use tower_oauth::Replayed;
 use tower_oauth::challenge::Challenges;
-use tower_oauth::{ReplayBody, Replayed};
 
 use crate::support::*;
 use crate::{call, refusing};

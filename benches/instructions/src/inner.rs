@@ -48,6 +48,7 @@ pub struct Sized110;
 #[derive(Clone)]
 pub struct Sized400;
 
+#[expect(dead_code, reason = "only its size counts")]
 pub struct Large([u64; (400 - size_of::<Response<()>>()) / 8]);
 
 thread_local! {
