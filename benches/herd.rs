@@ -113,7 +113,8 @@ fn look_up(keys: usize, requests: usize) {
     current_thread().block_on(async {
         for kind in &kinds {
             let tokens = layer.token_cache().with_params(kind.clone());
-            // Twice: the first call waits for the flight, the second finds the token and frees it for the cached path.
+            // Twice: the first call waits for the flight, the second finds the token and frees it
+            // for the cached path.
             for _ in 0..2 {
                 tokens.token().await.expect("a token");
             }

@@ -1,7 +1,8 @@
-//! A request with a token at hand, around a service that does nothing; the making of the request is not timed.
+//! A request with a token at hand, around a service that does nothing; the making of the request is
+//! not timed.
 //!
-//! `cargo bench --bench hot_path`. Time is the machine's; for figures that can be compared, count instructions
-//! (`.ci/instructions`).
+//! `cargo bench --bench hot_path`. Time is the machine's; for figures that can be compared, count
+//! instructions (`.ci/instructions`).
 
 mod support;
 

@@ -1,7 +1,8 @@
-//! What a thread loses when another one uses the same layer: reference counts that both touch are contended cache lines.
+//! What a thread loses when another one uses the same layer: reference counts that both touch are
+//! contended cache lines.
 //!
-//! `cargo bench --bench scaling` prints the throughput of one of two threads as a share of that of one thread alone. The
-//! machine needs two cores that are not too busy. No gate: it measures time.
+//! `cargo bench --bench scaling` prints the throughput of one of two threads as a share of that of
+//! one thread alone. The machine needs two cores that are not too busy. No gate: it measures time.
 
 mod support;
 
@@ -77,8 +78,8 @@ impl Measure {
         println!("{name:<34} {alone:>10.1} {share:>10.2} {rounds:>7}");
     }
 
-    /// Nanoseconds for one request of the slower thread; nothing when the threads did not run at the same time. Rounds are
-    /// short, so that in many of them no thread is interrupted.
+    /// Nanoseconds for one request of the slower thread; nothing when the threads did not run at
+    /// the same time. Rounds are short, so that in many of them no thread is interrupted.
     fn round<W: FnMut() -> StatusCode>(
         &self,
         threads: usize,

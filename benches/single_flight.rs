@@ -1,7 +1,8 @@
 //! A burst of callers who find no token, against an endpoint that answers after 50 ms.
 //!
-//! `cargo bench --bench single_flight`. The times are those beyond the endpoint's delay: what it costs to gather the callers
-//! and to wake them. That there was one token request is asserted each time.
+//! `cargo bench --bench single_flight`. The times are those beyond the endpoint's delay: what it
+//! costs to gather the callers and to wake them. That there was one token request is asserted each
+//! time.
 
 #[path = "support/burst.rs"]
 mod burst;

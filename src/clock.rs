@@ -1,7 +1,7 @@
 //! The one seam for time.
 //!
-//! A token ages while the machine sleeps, and it does not age when an operator sets the wall clock. So the age is read
-//! from a clock that runs on during suspend and ignores steps:
+//! A token ages while the machine sleeps, and it does not age when an operator sets the wall clock.
+//! So the age is read from a clock that runs on during suspend and ignores steps:
 //!
 //! | platform | clock |
 //! |---|---|
@@ -112,11 +112,13 @@ mod manual {
 
     use super::{Timestamp, nanos};
 
-    /// A clock for tests: it follows tokio's clock, which a test can pause, and can be moved ahead of it.
+    /// A clock for tests: it follows tokio's clock, which a test can pause, and can be moved ahead
+    /// of it.
     ///
-    /// With tokio's time paused (`#[tokio::test(start_paused = true)]`) nothing ages by itself: tokens grow older by what
-    /// tokio auto-advances and by what [`advance`](Self::advance) adds. `advance` alone is a suspend of the machine: the
-    /// boot clock runs on while timers stand still. To let an hour pass for both, use `tokio::time::advance`.
+    /// With tokio's time paused (`#[tokio::test(start_paused = true)]`) nothing ages by itself:
+    /// tokens grow older by what tokio auto-advances and by what [`advance`](Self::advance) adds.
+    /// `advance` alone is a suspend of the machine: the boot clock runs on while timers stand
+    /// still. To let an hour pass for both, use `tokio::time::advance`.
     ///
     /// Clones share one clock.
     ///

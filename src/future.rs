@@ -72,8 +72,8 @@ pub(crate) struct Spare<S, B> {
     cache: Arc<Cache>,
 }
 
-/// What a request with a token at hand that is not refused never needs. Behind one box, so that such
-/// a request does not pay for it in moves.
+/// What a request with a token at hand that is not refused never needs. Behind one box, so that
+/// such a request does not pay for it in moves.
 enum Rare<S, B, R>
 where
     S: Service<Request<B>>,

@@ -1,6 +1,7 @@
-//! Tower middleware for HTTP **clients**: it gets an OAuth 2.0 access token with the client-credentials grant (RFC 6749 §4.4), keeps it,
-//! renews it before it runs out, lets any number of concurrent requests share one token request, and sets
-//! `Authorization: Bearer …` (RFC 6750) on every request that goes out.
+//! Tower middleware for HTTP **clients**: it gets an OAuth 2.0 access token with the
+//! client-credentials grant (RFC 6749 §4.4), keeps it, renews it before it runs out, lets any
+//! number of concurrent requests share one token request, and sets `Authorization: Bearer …` (RFC
+//! 6750) on every request that goes out.
 //!
 //! ```no_run
 //! use tower::{Service, ServiceBuilder, ServiceExt};
@@ -25,28 +26,33 @@
 //! # }
 //! ```
 //!
-//! Building the layer does no I/O and needs no runtime; the first request fetches the token. To fetch it at start-up, and see a
-//! wrong secret there, await [`TokenCache::warm_up`].
+//! Building the layer does no I/O and needs no runtime; the first request fetches the token. To
+//! fetch it at start-up, and see a wrong secret there, await [`TokenCache::warm_up`].
 //!
 //! # Promises
 //!
-//! 1. **One token request** for any number of callers; dropping any of them changes nothing for the others.
+//! 1. **One token request** for any number of callers; dropping any of them changes nothing for the
+//!    others.
 //! 2. **A live token always wins**: it is used to its real end, whatever fails meanwhile.
-//! 3. **Failures are shared and timed**: one error for all who waited, then a backoff in which calls fail at once and say when
-//!    the next attempt is. No error is for ever.
-//! 4. **A 401 concerns only the token it refused**, and an API that always answers 401 cannot make us storm the token endpoint.
-//! 5. **Secrets do not leak**: not into errors, logs or `Debug`, and not to an origin that was not meant.
-//! 6. **The cached path is free**: no lock, no box, no allocation. (Another kind of token than the layer's own costs one look-up under a
-//!    lock.)
+//! 3. **Failures are shared and timed**: one error for all who waited, then a backoff in which
+//!    calls fail at once and say when the next attempt is. No error is for ever.
+//! 4. **A 401 concerns only the token it refused**, and an API that always answers 401 cannot make
+//!    us storm the token endpoint.
+//! 5. **Secrets do not leak**: not into errors, logs or `Debug`, and not to an origin that was not
+//!    meant.
+//! 6. **The cached path is free**: no lock, no box, no allocation. (Another kind of token than the
+//!    layer's own costs one look-up under a lock.)
 //!
-//! They are spelled out, rule by rule, in the page on rules ([`docs::rules`]); what the crate does not do is in
-//! [`docs::limitations`], and what its errors look like on bad days in [`docs::failure`].
+//! They are spelled out, rule by rule, in the page on rules ([`docs::rules`]); what the crate does
+//! not do is in [`docs::limitations`], and what its errors look like on bad days in
+//! [`docs::failure`].
 //!
 //! # Ordering
 //!
-//! Put the layer **innermost**, next to the HTTP client: then the token is attached last, after queues, limits and delays, and
-//! is not a minute old when it leaves. `retry` and `timeout` belong outside. A retry that sees a 401 sends a request with a
-//! renewed token; a timeout cuts the wait of its own request only, and the fetch goes on for the others.
+//! Put the layer **innermost**, next to the HTTP client: then the token is attached last, after
+//! queues, limits and delays, and is not a minute old when it leaves. `retry` and `timeout` belong
+//! outside. A retry that sees a 401 sends a request with a renewed token; a timeout cuts the wait
+//! of its own request only, and the fetch goes on for the others.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -60,19 +66,22 @@
 //! # }
 //! ```
 //!
-//! Where it goes relative to other layers and clients, one by one and with tests: [`docs::ordering`].
+//! Where it goes relative to other layers and clients, one by one and with tests:
+//! [`docs::ordering`].
 //!
 //! # Runtime
 //!
-//! A token is fetched by a task of its own on the tokio runtime of the call that first needs it, with time enabled. Outside of a
-//! runtime, and in one whose timers are off, such a call is an error. Calls that find a token in the cache need no runtime.
+//! A token is fetched by a task of its own on the tokio runtime of the call that first needs it,
+//! with time enabled. Outside of a runtime, and in one whose timers are off, such a call is an
+//! error. Calls that find a token in the cache need no runtime.
 //!
 //! # Errors
 //!
-//! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to be had by `downcast_ref`. Its
-//! predicates say what kind of failure it is. Its text is the whole story in one line, the innermost cause and what an operator
-//! can do included, so it is enough to print it alone; `Debug` begins with it too. A bad configuration is a
-//! [`BuildError`] from the builder.
+//! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to
+//! be had by `downcast_ref`. Its predicates say what kind of failure it is. Its text is the whole
+//! story in one line, the innermost cause and what an operator can do included, so it is enough to
+//! print it alone; `Debug` begins with it too. A bad configuration is a [`BuildError`] from the
+//! builder.
 //!
 //! # Features
 //!

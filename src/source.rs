@@ -164,7 +164,8 @@ pub enum FetchCause {
     LastStretch,
     /// An API had refused the token.
     Refused,
-    /// The credentials may have changed during a backoff. A token request follows only if they have.
+    /// The credentials may have changed during a backoff. A token request follows only if they
+    /// have.
     Credentials,
 }
 

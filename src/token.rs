@@ -22,7 +22,8 @@ use crate::error::Error;
 /// # Ok::<_, tower_oauth::Error>(())
 /// ```
 ///
-/// A refresh token in the answer is not kept: a client with its own credentials has no use for one (RFC 6749 §4.4.3).
+/// A refresh token in the answer is not kept: a client with its own credentials has no use for one
+/// (RFC 6749 §4.4.3).
 #[derive(Clone)]
 pub struct TokenResponse {
     pub(crate) value: AccessTokenValue,
@@ -39,7 +40,8 @@ impl TokenResponse {
     ///
     /// # Errors
     ///
-    /// [`Error::is_invalid_response`] when the token is empty or has characters that an `Authorization` header cannot carry.
+    /// [`Error::is_invalid_response`] when the token is empty or has characters that an
+    /// `Authorization` header cannot carry.
     pub fn new(access_token: impl Into<String>) -> Result<Self, Error> {
         let access_token = access_token.into();
         let wrong = match access_token.is_empty() {
@@ -58,7 +60,8 @@ impl TokenResponse {
         })
     }
 
-    /// The token's life, counted from when the token request was sent. Without it, the policy's default lifetime applies.
+    /// The token's life, counted from when the token request was sent. Without it, the policy's
+    /// default lifetime applies.
     #[must_use]
     pub fn with_expires_in(mut self, life: Duration) -> Self {
         self.expires_in = Some(life);
@@ -79,7 +82,8 @@ impl TokenResponse {
         self
     }
 
-    /// The token's characters, for a source that wraps another one. Whoever calls this keeps them out of logs.
+    /// The token's characters, for a source that wraps another one. Whoever calls this keeps them
+    /// out of logs.
     #[must_use]
     pub fn expose_secret(&self) -> &str {
         self.value.expose_secret()
@@ -119,8 +123,9 @@ impl AccessTokenValue {
         &self.0
     }
 
-    /// `None` when the value is empty or has a character that RFC 6750 §2.1 and a header field cannot carry: white space,
-    /// controls, anything outside ASCII. `|`, `:` and the like, which real servers issue, pass.
+    /// `None` when the value is empty or has a character that RFC 6750 §2.1 and a header field
+    /// cannot carry: white space, controls, anything outside ASCII. `|`, `:` and the like, which
+    /// real servers issue, pass.
     pub(crate) fn parse(mut value: String) -> Option<Self> {
         let usable = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
         let header = usable.then(|| header_of(&[SCHEME, value.as_bytes()]));
@@ -166,8 +171,8 @@ const SCHEME: &[u8] = b"Bearer ";
 
 /// A live access token, for a caller who needs it outside of this layer.
 ///
-/// [`TokenCache::token`](crate::TokenCache::token) returns it. Its `Debug` shows no character of the
-/// token, and there is no `Display`.
+/// [`TokenCache::token`](crate::TokenCache::token) returns it. Its `Debug` shows no character of
+/// the token, and there is no `Display`.
 #[derive(Clone)]
 pub struct AccessToken {
     header: HeaderValue,

@@ -1,7 +1,8 @@
 //! The layer against authorization servers that others wrote, as they run.
 //!
-//! `tests/conformance/run` installs and starts them. Each test owns one table of `src/docs/interop.md`: it checks that the table
-//! says what was seen, or writes it when `TOWER_OAUTH_WRITE_INTEROP` is set.
+//! `tests/conformance/run` installs and starts them. Each test owns one table of
+//! `src/docs/interop.md`: it checks that the table says what was seen, or writes it when
+//! `TOWER_OAUTH_WRITE_INTEROP` is set.
 #![cfg(feature = "aws-lc-rs")]
 
 #[path = "conformance/page.rs"]
@@ -192,7 +193,8 @@ async fn a_short_token_is_renewed_under_load_by_one_request_a_life() {
     page::settle("Renewal under load", &columns, &rows);
 }
 
-/// Waves of requests until the third token is in use: one cold start and two renewals ahead of time.
+/// Waves of requests until the third token is in use: one cold start and two renewals ahead of
+/// time.
 async fn renew_under_load(server: Server) -> Vec<String> {
     let name = server.kind.name;
     let client = TestClient::named("short-client");

@@ -53,7 +53,11 @@ fn no_longer_circle_of_rooms() {
 #[ignore = "until the merge"]
 fn no_files_of_one_folder_import_each_other() {
     let house = House::read();
-    let arrows = house.arrows(|from, to| from[0] == to[0], |module| module.join("::"));
+    // A folder's own file declares the others and is one with them.
+    let arrows = house.arrows(
+        |from, to| from[0] == to[0] && from.len() > 1 && to.len() > 1,
+        |module| module.join("::"),
+    );
     report(circles(&arrows).into_iter(), &arrows);
 }
 

@@ -1,4 +1,5 @@
-//! The outage story of `src/docs/outage.md`: two hours without a token endpoint, 100 requests per second, tokens of an hour.
+//! The outage story of `src/docs/outage.md`: two hours without a token endpoint, 100 requests per
+//! second, tokens of an hour.
 
 mod support;
 
@@ -20,7 +21,8 @@ struct Story {
     back_after: u64,
 }
 
-/// An outage that starts when the token is `age` seconds old, with one call each second that stands for all requests of it.
+/// An outage that starts when the token is `age` seconds old, with one call each second that stands
+/// for all requests of it.
 async fn story(age: u64) -> Story {
     let endpoint = Endpoint::new();
     let mut service = layer(&endpoint).layer(Api::ok());
@@ -55,12 +57,14 @@ async fn story(age: u64) -> Story {
 #[tokio::test(start_paused = true)]
 async fn the_worst_start_of_a_two_hour_outage_costs_what_the_page_says() {
     let (mut worst, mut best, mut asked) = (0, u64::MAX, 0);
-    // The renewal of the first token begins between 3,300 and 3,330 s of age; from there on it is the second one's life.
+    // The renewal of the first token begins between 3,300 and 3,330 s of age; from there on it is
+    // the second one's life.
     for age in (0..3300).step_by(300).chain([3299, 3310, 3320, 3331]) {
         let story = story(age).await;
         (worst, best) = (worst.max(story.failed), best.min(story.failed));
         asked = asked.max(story.token_requests);
-        // The token in force is used to its end, and service is back within the longest backoff and one flight.
+        // The token in force is used to its end, and service is back within the longest backoff and
+        // one flight.
         let longest = OUTAGE - (HOUR - age.min(3330)) + 16;
         assert!(story.failed <= longest, "{age}: {story:?}");
         assert!(story.back_after <= 16, "{age}: {story:?}");

@@ -1,4 +1,5 @@
-//! Where the default token client takes the cryptography of TLS from. How programs fare that others write: `tests/provider/run`.
+//! Where the default token client takes the cryptography of TLS from. How programs fare that others
+//! write: `tests/provider/run`.
 #![cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 
 use std::time::Duration;
@@ -46,7 +47,8 @@ async fn offered() -> Vec<CipherSuite> {
     let hello = timeout(Duration::from_secs(10), hello).await.unwrap();
     call.abort();
 
-    // RFC 8446 §4.1.2, after the handshake's header of four bytes: version, random, session id, cipher suites.
+    // RFC 8446 §4.1.2, after the handshake's header of four bytes: version, random, session id,
+    // cipher suites.
     let hello = &hello[4 + 2 + 32..];
     let hello = &hello[1 + usize::from(hello[0])..];
     let length = usize::from(u16::from_be_bytes([hello[0], hello[1]]));

@@ -8,7 +8,8 @@ use tower_oauth::OAuthLayer;
 
 use crate::support::{NoOp, Slow, request};
 
-/// How long `callers` who find no token take, all of them, at an endpoint that answers after `delay`. They make one token request.
+/// How long `callers` who find no token take, all of them, at an endpoint that answers after
+/// `delay`. They make one token request.
 pub(crate) async fn cold(callers: usize, delay: Duration) -> Duration {
     let source = Arc::new(Slow::new(delay));
     let service = OAuthLayer::new(Arc::clone(&source)).layer(NoOp);

@@ -174,7 +174,8 @@ fn warm(layer: OAuthLayer) -> OAuthLayer {
             layer.token_cache(),
             layer.token_cache().with_params(other()),
         ] {
-            // Twice: the first call waits for the flight, the second finds the token and frees it for the cached path.
+            // Twice: the first call waits for the flight, the second finds the token and frees it
+            // for the cached path.
             for _ in 0..2 {
                 tokens.token().await.expect("a token");
             }

@@ -116,7 +116,8 @@ mod places {
         }
     }
 
-    /// A reader's note of the snapshot in its place. It is good while its number is the one in place.
+    /// A reader's note of the snapshot in its place. It is good while its number is the one in
+    /// place.
     #[derive(Default)]
     pub(crate) struct Reader {
         seat: usize,

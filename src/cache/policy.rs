@@ -15,8 +15,8 @@ use crate::error::BuildError;
 /// | [`attempt_timeout`](Self::attempt_timeout) | 10 s | time limit of each of them |
 /// | [`max_entries`](Self::max_entries) | 1,000 | sets of parameters kept at once |
 ///
-/// Everything else is fixed, and [`docs::rules`](crate::docs::rules) says how: the backoff (R15), the
-/// renewals that 401s may cause (R20), and how many token requests run at once (64).
+/// Everything else is fixed, and [`docs::rules`](crate::docs::rules) says how: the backoff (R15),
+/// the renewals that 401s may cause (R20), and how many token requests run at once (64).
 #[derive(Clone, Debug)]
 pub struct CachePolicy {
     pub(crate) refresh_ahead: Duration,

@@ -5,8 +5,9 @@ use std::panic;
 use rustls::crypto::CryptoProvider;
 use tower_oauth::OAuthLayer;
 
-/// Builds our default token client, then the program's own client, then ours again. Ours must neither panic nor install a
-/// provider, which is the program's to do. Says whether the program's own panicked.
+/// Builds our default token client, then the program's own client, then ours again. Ours must
+/// neither panic nor install a provider, which is the program's to do. Says whether the program's
+/// own panicked.
 pub fn run(own: fn()) {
     our_client();
     assert!(CryptoProvider::get_default().is_none());

@@ -139,8 +139,8 @@ impl Inner for Sized400 {
     }
 }
 
-/// A client's calls can unwind. Were they known not to, as nothing real is, the compiler would leave
-/// out copies of the request where there is no layer.
+/// A client's calls can unwind. Were they known not to, as nothing real is, the compiler would
+/// leave out copies of the request where there is no layer.
 #[inline(always)]
 fn unwind_perhaps() {
     assert!(!black_box(false), "a client may panic");

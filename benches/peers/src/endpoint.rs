@@ -97,7 +97,8 @@ impl Endpoint {
         response
     }
 
-    /// For contestants that bring their own HTTP client: a server on loopback, up to the end of the program.
+    /// For contestants that bring their own HTTP client: a server on loopback, up to the end of the
+    /// program.
     pub async fn serve(self: &Arc<Self>) -> Result<String, Error> {
         let endpoint = Arc::clone(self);
         let (listener, address) = SERVERS

@@ -1,4 +1,5 @@
-//! tower-oauth and its peers on one course: what a cached token costs, and what a crowd does to the token endpoint.
+//! tower-oauth and its peers on one course: what a cached token costs, and what a crowd does to the
+//! token endpoint.
 //!
 //! It writes the tables of the page on performance, and the plot beside it.
 

@@ -1,4 +1,5 @@
-//! The course. Every part of it ends by itself: the counts are fixed, and nothing runs longer than `BOUND`.
+//! The course. Every part of it ends by itself: the counts are fixed, and nothing runs longer than
+//! `BOUND`.
 
 use std::hint::{self, black_box};
 use std::sync::Arc;
@@ -54,7 +55,8 @@ pub struct Dropped {
 pub enum Crowd {
     /// It gets no token by itself.
     None,
-    /// No caller comes before the token: the token requests until there was a client, or none to be had.
+    /// No caller comes before the token: the token requests until there was a client, or none to be
+    /// had.
     Eager { healthy: u64, failing: u64 },
     Lazy {
         healthy: Herd,
@@ -180,8 +182,9 @@ impl<C: Client> Racer for Runner<'_, C> {
     }
 }
 
-/// In nanoseconds. Lower than the middle, as the neighbours on a machine only ever add to a time; and not the lowest, as that
-/// would be the round in which two threads that fight for a lock did not meet.
+/// In nanoseconds. Lower than the middle, as the neighbours on a machine only ever add to a time;
+/// and not the lowest, as that would be the round in which two threads that fight for a lock did
+/// not meet.
 fn quartile(rounds: &mut [Duration]) -> Option<f64> {
     rounds.sort();
     let round = rounds.get(rounds.len() / 4)?;

@@ -428,7 +428,8 @@ fn the_view_outside_the_lock_never_goes_back_to_an_older_token() {
 
 const API: u64 = 1;
 
-/// How often a thread is interrupted where it could go on; two find nearly every fault of this kind, and four take ten seconds.
+/// How often a thread is interrupted where it could go on; two find nearly every fault of this
+/// kind, and four take ten seconds.
 const PREEMPTIONS: usize = 3;
 
 /// In words. Loom's own is too small for a runtime in a debug build.

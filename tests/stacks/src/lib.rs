@@ -1,4 +1,5 @@
-//! What the stacks share and a reader need not copy: a plain client, and servers and gates for the tests.
+//! What the stacks share and a reader need not copy: a plain client, and servers and gates for the
+//! tests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -1,7 +1,7 @@
 //! An axum service whose handlers call an upstream API.
 //!
-//! To copy: everything down to the tests. The client stands in the state, is cloned for each request, and all clones share one
-//! token.
+//! To copy: everything down to the tests. The client stands in the state, is cloned for each
+//! request, and all clones share one token.
 
 #[path = "../../../examples/gateway/mod.rs"]
 mod gateway;

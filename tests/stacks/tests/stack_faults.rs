@@ -1,4 +1,5 @@
-//! What stands between a token client and its endpoint, with real sockets and real TLS: each has a text of its own.
+//! What stands between a token client and its endpoint, with real sockets and real TLS: each has a
+//! text of its own.
 
 use std::sync::Arc;
 

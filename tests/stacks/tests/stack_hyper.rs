@@ -53,7 +53,8 @@ fn https(connector: HttpsConnector<HttpConnector>) -> Https {
 
 /// A client for an API and a token endpoint whose certificates the same private CA has signed.
 fn in_house(gateway: &TlsFront, ca: &CertificateDer<'static>, http2: bool) -> OAuth<Https> {
-    // Its own client, without idle connections: what is used once in many minutes is mostly found dead.
+    // Its own client, without idle connections: what is used once in many minutes is mostly found
+    // dead.
     let token_client = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
         .build(connector(ca, false));

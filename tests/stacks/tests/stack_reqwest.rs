@@ -1,6 +1,7 @@
 //! reqwest, as the inner service and as the token client.
 //!
-//! Its `Client` is a tower service of its own request type. To copy: [`http_service`] and [`api_client`].
+//! Its `Client` is a tower service of its own request type. To copy: [`http_service`] and
+//! [`api_client`].
 
 #[path = "../../../examples/gateway/mod.rs"]
 mod gateway;
@@ -18,7 +19,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::{BoxError, OAuth, OAuthLayer};
 use tower_oauth_stacks::{Witness, get, serve};
 
-/// A reqwest client as a service of the `http` crate's types. What reqwest can't take, such as a URI without a host, is an error.
+/// A reqwest client as a service of the `http` crate's types. What reqwest can't take, such as a
+/// URI without a host, is an error.
 fn http_service<B>(client: reqwest::Client) -> impl Http<B>
 where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Sync + 'static,

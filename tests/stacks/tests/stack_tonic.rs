@@ -35,7 +35,8 @@ use tower_oauth_stacks::{client, client_behind, get};
 type Authorized = MapErr<OAuth<Channel>, fn(BoxError) -> Status>;
 
 fn connect(channel: Channel, oauth: &OAuthLayer) -> NotesClient<Authorized> {
-    // With this line a missing token has a status that says why, such as UNAVAILABLE; without it, UNKNOWN.
+    // With this line a missing token has a status that says why, such as UNAVAILABLE; without it,
+    // UNKNOWN.
     let builder = ServiceBuilder::new().map_err(grpc_status as fn(_) -> _);
     NotesClient::new(builder.layer(oauth.clone()).service(channel))
 }

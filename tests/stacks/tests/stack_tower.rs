@@ -25,7 +25,8 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_oauth::{BoxError, CachePolicy, Error, OAuthLayer};
 use tower_oauth_stacks::{Outgoing, client, client_behind, get, serve};
 
-/// Up to four retries: of a refused token and of a server error at once, of a missing token when it may be had again.
+/// Up to four retries: of a refused token and of a server error at once, of a missing token when it
+/// may be had again.
 #[derive(Clone)]
 struct Again(usize);
 
@@ -300,7 +301,8 @@ async fn a_rate_limit_inside_counts_the_replay() {
     while oauth.token_cache().status().generation != Some(2) {
         yield_now().await;
     }
-    // From here on there is nothing to wait for but the limit. The replay has its token by now, and that grows old.
+    // From here on there is nothing to wait for but the limit. The replay has its token by now, and
+    // that grows old.
     pause();
     let start = Instant::now();
     let answer = call.await.unwrap().unwrap();

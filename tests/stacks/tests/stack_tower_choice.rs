@@ -1,4 +1,5 @@
-//! tower's services that choose: a balancer, a hedge, a steer, and types that are only known at run time.
+//! tower's services that choose: a balancer, a hedge, a steer, and types that are only known at run
+//! time.
 
 #[path = "../../../examples/gateway/mod.rs"]
 mod gateway;
@@ -30,7 +31,8 @@ async fn the_endpoints_of_a_balancer_share_one_cache() {
     let gateway = Gateway::start(Config::default()).await.unwrap();
     let (a, b) = (Witness::start().await, Witness::start().await);
     let oauth = oauth(&gateway);
-    // Inside the balancer, and below what says where the endpoint is, so that each token's destination is checked.
+    // Inside the balancer, and below what says where the endpoint is, so that each token's
+    // destination is checked.
     let endpoint = |origin: String| {
         let service = ServiceBuilder::new()
             .map_request(move |request: Outgoing| at(&origin, request))

@@ -1,4 +1,5 @@
-//! tower-http's layers for clients: redirects, tracing, sensitive headers, decompression, a time limit.
+//! tower-http's layers for clients: redirects, tracing, sensitive headers, decompression, a time
+//! limit.
 
 #[path = "../../../examples/gateway/mod.rs"]
 mod gateway;
@@ -139,7 +140,8 @@ async fn the_token_is_in_no_span_and_no_event() {
         .with_span_events(FmtSpan::FULL)
         .with_writer(log.clone())
         .finish();
-    // For the process: events that another test's thread meets first, without a subscriber, would be switched off for this one.
+    // For the process: events that another test's thread meets first, without a subscriber, would
+    // be switched off for this one.
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let trace = || {
         TraceLayer::new_for_http()

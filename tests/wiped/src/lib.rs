@@ -46,7 +46,8 @@ fn look(block: &[u8]) {
 // SAFETY: every call goes to the system's allocator with the arguments it came with.
 unsafe impl GlobalAlloc for Watching {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // Zeroed, so that what an earlier owner left behind is not laid to this one, and no byte that is read is uninitialized.
+        // Zeroed, so that what an earlier owner left behind is not laid to this one, and no byte
+        // that is read is uninitialized.
         unsafe { System.alloc_zeroed(layout) }
     }
 
@@ -58,6 +59,6 @@ unsafe impl GlobalAlloc for Watching {
         unsafe { System.dealloc(block, layout) }
     }
 
-    // Growing and shrinking go by the default `realloc`: a new block, and `dealloc` of the old one, as the system's does it when
-    // there is no room.
+    // Growing and shrinking go by the default `realloc`: a new block, and `dealloc` of the old one,
+    // as the system's does it when there is no room.
 }

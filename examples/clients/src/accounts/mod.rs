@@ -1,4 +1,5 @@
-//! The service `examples.Accounts`: its messages, and the client and server that tonic-build writes for it.
+//! The service `examples.Accounts`: its messages, and the client and server that tonic-build writes
+//! for it.
 //!
 //! ```proto
 //! package examples;

@@ -1,4 +1,5 @@
-//! A program in which others have linked both providers: what no library can mend, and what the program can.
+//! A program in which others have linked both providers: what no library can mend, and what the
+//! program can.
 
 #[path = "../../probe.rs"]
 mod probe;

@@ -51,8 +51,8 @@
 //! Not told from a program are a browser of before 2023, which sends no `Sec-Fetch-Site`, and no
 //! `Origin` with a form or a picture; a page opened from the address bar or a bookmark that
 //! redirects here, which makes one GET with `Sec-Fetch-Site: none`; and another user of the
-//! machine. Where such are possible, set `SIDECAR_HEADER`: a page cannot add a header without asking
-//! first, which is refused.
+//! machine. Where such are possible, set `SIDECAR_HEADER`: a page cannot add a header without
+//! asking first, which is refused.
 
 #[path = "../../../../gateway/mod.rs"]
 mod gateway;
