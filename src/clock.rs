@@ -6,8 +6,8 @@
 //! | platform | clock |
 //! |---|---|
 //! | Linux, Android | `CLOCK_BOOTTIME` |
-//! | other Unix (macOS, the BSDs) | `CLOCK_MONOTONIC`, which on macOS and FreeBSD runs on during sleep |
-//! | elsewhere (Windows) | [`std::time::Instant`], which may stand still during sleep on some machines |
+//! | other Unix | `CLOCK_MONOTONIC`, which on macOS and FreeBSD runs on during sleep |
+//! | elsewhere | [`std::time::Instant`], which may stand still during sleep on some machines |
 //!
 //! One read is one vDSO call on Linux: no system call, no lock, no allocation. libc makes it,
 //! since libc also knows when there is no vDSO to call, as under valgrind.

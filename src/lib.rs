@@ -13,7 +13,8 @@
 //! #     S::Error: Into<tower_oauth::BoxError>,
 //! # {
 //! # #[cfg(feature = "client")] {
-//! let oauth = OAuthLayer::client_credentials("https://gw.example/oauth2/v1/token", "consumer-key", "consumer-secret")
+//! let url = "https://gw.example/oauth2/v1/token";
+//! let oauth = OAuthLayer::client_credentials(url, "consumer-key", "consumer-secret")
 //!     .scope("aisp")
 //!     .allow_origin("https://api.example")
 //!     .build()?;
@@ -87,11 +88,11 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `client` | yes | a token client over hyper and rustls; without it, give one with `token_client` |
+//! | `client` | yes | a token client over hyper and rustls; else give one with `token_client` |
 //! | `aws-lc-rs` | yes | `client` with AWS-LC as its TLS provider |
 //! | `ring` | no | `client` with ring as its TLS provider |
 //! | `metrics` | no | `observe::Metrics`: counters and durations for the `metrics` facade |
-//! | `tonic` | no | `grpc_status`: our errors as `UNAVAILABLE`, `UNAUTHENTICATED`, `INTERNAL` or `FAILED_PRECONDITION` to gRPC clients |
+//! | `tonic` | no | `grpc_status`: our errors as status codes that gRPC clients know |
 //! | `test-util` | no | `ManualClock`, a clock that a test can move |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Not for the tests and examples of the package, whose helpers may panic.

@@ -8,18 +8,18 @@
 //! error here, so that the host that is judged is the host that is dialled.
 
 mod misspelt;
+mod number;
 
 use std::fmt;
-use std::hash::Hasher;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
-use rustc_hash::FxHasher;
 
 pub(crate) use self::misspelt::misspelt;
 use self::misspelt::{meant_origin, misspelt_origin};
+pub(crate) use self::number::{number_of_plain_https, number_of_plain_loopback};
 use crate::error::BuildError;
 
 /// An origin that a setting names.
@@ -186,26 +186,13 @@ impl<'a> Parts<&'a str> {
     /// budgets of renewals and nothing else; a keyed hash, which nobody could collide on purpose,
     /// would cost each request more.
     pub(crate) fn number(&self) -> u64 {
-        let mut hasher = FxHasher::default();
-        let end = |length| number_end(self.https, length, self.port);
         match &self.host {
-            Host::Name(name) => {
-                for_each_word(name.as_bytes(), |word| {
-                    hasher.write_u64(lower_case(u64::from_le_bytes(word)));
-                });
-                hasher.write_u64(end(name.len()));
-            }
-            Host::V6(address) => {
-                for_each_word(&address.octets(), |word| {
-                    hasher.write_u64(u64::from_le_bytes(word));
-                });
-                hasher.write_u64(end(0));
-            }
+            Host::Name(name) => number::of_name(self.https, name, self.port),
+            Host::V6(address) => number::of_address(self.https, address, self.port),
         }
-        hasher.finish()
     }
 
-    /// For a setting, which is better refused than found not to work. RFC 3986 allows more, but no
+    /// For a setting, which is better rejected than found not to work. RFC 3986 allows more, but no
     /// name server knows such a name and no certificate is for one.
     pub(crate) fn check_setting(&self) -> Result<(), &'static str> {
         let Host::Name(name) = self.host else {
@@ -345,94 +332,6 @@ fn read_port(digits: &[u8]) -> Result<u16, &'static str> {
 
 fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
-}
-
-/// [`Parts::number`] of `https://` and this authority, if that is written as most are: a host of at
-/// least eight characters in lower case, neither port nor user-info nor trailing dot. `None` says
-/// nothing.
-///
-/// Eight bytes are looked at together, to make this cheap enough for each request.
-#[inline(always)]
-pub(crate) fn number_of_plain_https(authority: &str) -> Option<u64> {
-    let host = authority.as_bytes();
-    if host.len() < 8 {
-        return None;
-    }
-    let mut hasher = FxHasher::default();
-    let mut odd = 0;
-    for_each_word(host, |word| {
-        let word = u64::from_le_bytes(word);
-        // `:` to `^`: what begins a port, user-info or an address, and upper case. Bytes past ASCII
-        // spoil the sums.
-        odd |= at_least(word, b':') ^ at_least(word, b'_') | word;
-        hasher.write_u64(word);
-    });
-    let dotted = host.first() == Some(&b'.') || host.last() == Some(&b'.');
-    if dotted || odd & HIGH_BITS != 0 {
-        return None;
-    }
-    hasher.write_u64(number_end(true, host.len(), default_port(true)));
-    Some(hasher.finish())
-}
-
-/// [`Parts::number`] of `http://` and this authority, if it is loopback in its usual spelling:
-/// `127.0.0.1` or `localhost`, with or without a port. `None` says nothing.
-#[inline(always)]
-pub(crate) fn number_of_plain_loopback(scheme: &Scheme, authority: &str) -> Option<u64> {
-    if scheme.as_str() != "http" {
-        return None;
-    }
-    let (host, after) = authority.as_bytes().split_first_chunk::<9>()?;
-    if host != b"127.0.0.1" && host != b"localhost" {
-        return None;
-    }
-    let port = match after {
-        [] => default_port(false),
-        [b':', digits @ ..] => read_port(digits).ok()?,
-        _ => return None,
-    };
-    let mut hasher = FxHasher::default();
-    for_each_word(host, |word| hasher.write_u64(u64::from_le_bytes(word)));
-    hasher.write_u64(number_end(false, host.len(), port));
-    Some(hasher.finish())
-}
-
-/// Sets the highest bit of each byte that is `from` or more, all being ASCII. The other bits mean
-/// nothing.
-#[inline(always)]
-fn at_least(word: u64, from: u8) -> u64 {
-    word.wrapping_add(ONES * u64::from(0x80 - from))
-}
-
-fn lower_case(word: u64) -> u64 {
-    let upper = (at_least(word, b'A') ^ at_least(word, b'[')) & HIGH_BITS;
-    // What tells the cases apart is two bits below.
-    word | upper >> 2
-}
-
-const ONES: u64 = u64::from_le_bytes([1; 8]);
-const HIGH_BITS: u64 = ONES << 7;
-
-/// The last eight bytes may overlap those before them. Less than eight are filled up with zeros.
-#[inline(always)]
-fn for_each_word(host: &[u8], mut take: impl FnMut([u8; 8])) {
-    let Some(last) = host.last_chunk() else {
-        let mut word = [0; 8];
-        word[..host.len()].copy_from_slice(host);
-        return take(word);
-    };
-    let mut rest = host;
-    while let Some((word, after @ [_, ..])) = rest.split_first_chunk() {
-        take(*word);
-        rest = after;
-    }
-    take(*last);
-}
-
-/// The length is needed since words may overlap.
-#[inline(always)]
-fn number_end(https: bool, length: usize, port: u16) -> u64 {
-    length as u64 ^ u64::from(port) << 32 ^ u64::from(https) << 48
 }
 
 /// Parses an absolute URL that a person has written, or says what is wrong with it.

@@ -17,7 +17,8 @@ use crate::error::Error;
 /// use std::time::Duration;
 /// use tower_oauth::TokenResponse;
 ///
-/// let response = TokenResponse::new("2YotnFZFEjr1zCsicMWpAA")?.with_expires_in(Duration::from_secs(3600));
+/// let hour = Duration::from_secs(3600);
+/// let response = TokenResponse::new("2YotnFZFEjr1zCsicMWpAA")?.with_expires_in(hour);
 /// assert_eq!(response.expose_secret(), "2YotnFZFEjr1zCsicMWpAA");
 /// # Ok::<_, tower_oauth::Error>(())
 /// ```

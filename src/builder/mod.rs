@@ -1,6 +1,7 @@
 //! The builder of a layer: what it asks for, and what it does with the tokens.
 
 mod client_credentials;
+mod start;
 
 use std::fmt;
 use std::sync::Arc;

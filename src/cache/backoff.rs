@@ -359,8 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn three_at_once_then_the_interval_doubles_to_ten_minutes_and_a_bucket_that_stays_full_starts_afresh()
-     {
+    fn three_at_once_then_the_interval_doubles_to_ten_minutes_until_it_stays_full() {
         let policy = CachePolicy::default();
         let mut budget = Budget::new(&policy, at(0));
         let taken: Vec<_> = (0..3600).filter(|t| budget.take(&policy, at(*t))).collect();

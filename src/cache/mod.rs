@@ -2,14 +2,14 @@
 //!
 //! | file | what it is | rules |
 //! |---|---|---|
-//! | `flight` | a flight's task with its attempts and limits, and the future of a call that waits | R6–R9 |
+//! | `flight` | a flight's task, its attempts and limits; the future of a waiting call | R6–R9 |
 //! | `shell` | the lock around the machine, and what is told and published | R5, R8 |
 //! | `machine` | what a call may do now, and what an event changes: pure | R5, R12, R13, R15–R18 |
 //! | `waiters` | who waits for a flight, and its outcome | R8 |
 //! | `current` | the layer's own token as readers see it without a lock | R4 |
 //! | `entries` | what is held for each set of parameters, within bounds | R13 |
 //! | `lifetime` | the ages of a token | R10, R11, R13 |
-//! | `backoff` | how long a failure keeps us away; the renewals that 401s may cause | R15, R16, R20 |
+//! | `backoff` | how long a failure keeps us away; renewals that 401s cause | R15, R16, R20 |
 //! | `turns` | which flights may make token requests | R15 |
 //! | `policy` | the numbers that a user may change | |
 

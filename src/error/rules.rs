@@ -85,8 +85,8 @@ const ABOUT_CLIENT: &[&str] = &[
 ];
 
 pub(super) const RESUME: &str = "requests resume by themselves";
-pub(super) const TOO_MANY: &str = "too many token requests: make one layer for the whole process and clone it; requests resume \
-     by themselves";
+pub(super) const TOO_MANY: &str = "too many token requests: make one layer for the whole process \
+                                   and clone it; requests resume by themselves";
 
 /// When a rule fits.
 enum When {

@@ -179,12 +179,13 @@ mod tests {
                 Fault::UnknownIssuer,
             ),
             (
-                "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem/\
-                 statem_clnt.c:1889: (self-signed certificate in certificate chain)",
+                "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate \
+                 verify failed:ssl/statem/statem_clnt.c:1889: (self-signed certificate in certificate chain)",
                 Fault::UnknownIssuer,
             ),
             (
-                "invalid peer certificate: certificate not valid for name \"a\"; certificate is only valid for DnsName(\"b\")",
+                "invalid peer certificate: certificate not valid for name \"a\"; certificate is \
+                 only valid for DnsName(\"b\")",
                 Fault::WrongName,
             ),
             (
