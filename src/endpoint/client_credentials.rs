@@ -53,7 +53,8 @@ impl ClientCredentials {
             .credentials()
             .await
             .map_err(Error::before_sending)?;
-        let credentials = credentials.asking(token_request);
+        let asking = credentials.asking(token_request, self.endpoint.uri());
+        let credentials = asking.await.map_err(Error::before_sending)?;
         let now = self.hasher.hash_one(credentials.expose_secret());
         self.last_secret().is_used(now);
         attempt::sends_the_request();
