@@ -19,15 +19,15 @@ use crate::error::{BoxError, BuildError, Error};
 ///
 /// let fixed = Secret::new("consumer-secret");
 /// let mounted = Secret::file("/var/run/secrets/oauth/client_secret");
-/// let vault = Secret::provider(|| async { Ok::<_, std::io::Error>(String::from("from a vault")) });
+/// let vault = Secret::provider(|| async { Ok::<_, std::io::Error>("from a vault") });
 /// # let _ = (fixed, mounted, vault);
 /// ```
 ///
 /// A secret that is read may change under a running service: the next token request uses the new
-/// one, and a change ends the backoff that the old one caused. One line break at the end is cut off;
-/// a fixed value must have none. An empty or blank secret is never sent: as a fixed value it is a
-/// [`BuildError`], and when it is read, such as from a file that is being written, the attempt fails
-/// with a transient error. `Debug` shows no character of a value.
+/// one, and a change ends the backoff that the old one caused. One line break at the end is cut
+/// off; a fixed value must have none. An empty or blank secret is never sent: as a fixed value it
+/// is a [`BuildError`], and when it is read, such as from a file that is being written, the attempt
+/// fails with a transient error. `Debug` shows no character of a value.
 ///
 /// The secret, and everything that this crate makes of it, is wiped when it is dropped. The buffers
 /// of the HTTP client, the environment of the process and the caller's own copies are not ours to
@@ -52,8 +52,8 @@ impl Secret {
         Self(Source::Value(taken(value.into())))
     }
 
-    /// A file of UTF-8 text, read for each token request, off the async threads. It is a regular file
-    /// of at most 64 KiB, or a link to one.
+    /// A file of UTF-8 text, read for each token request, off the async threads. It is a regular
+    /// file of at most 64 KiB, or a link to one.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into().into()))
@@ -61,10 +61,10 @@ impl Secret {
 
     /// A function that returns the secret, called for each token request.
     ///
-    /// It runs within the attempt's time limit. During a backoff it is called at most once a second,
-    /// to see whether the secret has changed, and must answer within a second. Its error becomes the
-    /// source of the [`Error`] that callers see, so it must not contain the secret. The returned
-    /// `String` is wiped; the provider's own copies are not ours to wipe.
+    /// It runs within the attempt's time limit. During a backoff it is called at most once a
+    /// second, to see whether the secret has changed, and must answer within a second. Its error
+    /// becomes the source of the [`Error`] that callers see, so it must not contain the secret. The
+    /// returned `String` is wiped; the provider's own copies are not ours to wipe.
     #[must_use]
     pub fn provider<F, Fut, T, E>(provider: F) -> Self
     where
@@ -92,19 +92,10 @@ impl Secret {
         let Source::Value(value) = &self.0 else {
             return Ok(());
         };
-        let value = value.expose_secret();
-        let reason = match fault(value) {
-            None => return Ok(()),
-            Some(Fault::Blank) => {
-                "it is empty or blank; a client without a secret is ClientAuth::none"
-            }
-            Some(Fault::ByteOrderMark) => "it begins with a byte order mark; leave it out",
-            Some(Fault::Control) if is_printable(value.trim_matches(['\r', '\n'])) => {
-                "it begins or ends with a line break; leave it out"
-            }
-            Some(Fault::Control) => "it has control characters",
-        };
-        Err(BuildError::ClientSecret { reason })
+        match fault(value.expose_secret()) {
+            Some((reason, _)) => Err(BuildError::ClientSecret { reason }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn read(&self) -> Result<SecretString, Error> {
@@ -138,11 +129,8 @@ impl Secret {
             }
         };
         let secret = without_line_break(read?);
-        let what = match fault(secret.expose_secret()) {
-            None => return Ok(secret),
-            Some(Fault::Blank) => "is empty or blank",
-            Some(Fault::ByteOrderMark) => "begins with a byte order mark",
-            Some(Fault::Control) => "has control characters or more than one line",
+        let Some((_, what)) = fault(secret.expose_secret()) else {
+            return Ok(secret);
         };
         Err(Error::transient(format!("{place} {what}")).with_advice(
             "it has to be the secret alone, as UTF-8; nothing was sent, and requests resume by \
@@ -151,21 +139,26 @@ impl Secret {
     }
 }
 
-/// Why a text is never sent as a secret.
-enum Fault {
-    Blank,
-    ByteOrderMark,
-    Control,
-}
-
-fn fault(secret: &str) -> Option<Fault> {
-    if secret.trim().is_empty() {
-        Some(Fault::Blank)
+/// Why a text is never sent as a secret: of a fixed value, and of one that was read.
+fn fault(secret: &str) -> Option<(&'static str, &'static str)> {
+    let control = "has control characters or more than one line";
+    Some(if secret.trim().is_empty() {
+        (
+            "it is empty or blank; a client without a secret is ClientAuth::none",
+            "is empty or blank",
+        )
     } else if secret.starts_with('\u{feff}') {
-        Some(Fault::ByteOrderMark)
+        (
+            "it begins with a byte order mark; leave it out",
+            "begins with a byte order mark",
+        )
+    } else if is_printable(secret) {
+        return None;
+    } else if is_printable(secret.trim_matches(['\r', '\n'])) {
+        ("it begins or ends with a line break; leave it out", control)
     } else {
-        (!is_printable(secret)).then_some(Fault::Control)
-    }
+        ("it has control characters", control)
+    })
 }
 
 /// Neither Basic (RFC 7617 §2) nor RFC 6749 appendix A.2 allows control characters.
@@ -217,8 +210,8 @@ fn invalid(what: &'static str) -> io::Error {
 const LARGEST_FILE: usize = 64 * 1024;
 const TOO_LARGE: &str = "it is larger than 64 KiB";
 
-/// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes, so
-/// that a secret which really ends in one can still be written.
+/// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes,
+/// so that a secret which really ends in one can still be written.
 fn without_line_break(secret: SecretString) -> SecretString {
     match secret.expose_secret().strip_suffix('\n') {
         Some(rest) => SecretString::from(rest.strip_suffix('\r').unwrap_or(rest)),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::*;
-use tower_oauth::{AuthRequest, BoxError, ClientAuth, Error, OAuthLayer, Secret};
+use tower_oauth::{AuthRequest, BoxError, ClientAuth, Error, ManualClock, OAuthLayer, Secret};
 
 type Asked = Result<AuthRequest, BoxError>;
 
@@ -34,6 +34,7 @@ fn built(endpoint: &Endpoint, auth: ClientAuth) -> OAuthLayer {
         .token_client(endpoint.clone())
         .scope("aisp")
         .parameter("tenant", "eight-or-more")
+        .clock(ManualClock::new())
         .build()
         .unwrap()
 }
@@ -152,13 +153,15 @@ async fn what_goes_wrong_in_a_hook_is_a_failure_like_any_other_and_nothing_is_se
     assert_eq!(endpoint.requests(), 0);
 
     // Nothing of it is for ever.
-    let calls = AtomicUsize::new(0);
-    let calls = Arc::new(calls);
+    let calls = Arc::new(AtomicUsize::new(0));
     let auth = none(move |request| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => panic!("once"),
         _ => Ok(request),
     });
-    built(&endpoint, auth).token_cache().token().await.unwrap();
+    let tokens = built(&endpoint, auth).token_cache();
+    tokens.token().await.unwrap_err();
+    tokio::time::advance(Duration::from_secs(15)).await;
+    tokens.token().await.unwrap();
 }
 
 // R22, R24

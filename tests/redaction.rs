@@ -1,4 +1,5 @@
-//! Canary secrets appear nowhere: not in `Debug` or `Display` of any public type, nor in the whole TRACE output of a run.
+//! Canary secrets appear nowhere: not in `Debug` or `Display` of any public type, nor in the whole
+//! TRACE output of a run.
 
 mod support;
 
@@ -70,8 +71,8 @@ impl<'a> MakeWriter<'a> for Log {
 
 /// What every test of this binary has traced so far.
 ///
-/// One subscriber for the process: with one for each thread, an event that is met first by a thread without any is switched off
-/// for all of them.
+/// One subscriber for the process: with one for each thread, an event that is met first by a thread
+/// without any is switched off for all of them.
 fn trace() -> String {
     static LOG: LazyLock<Log> = LazyLock::new(|| {
         let log = Log::default();
@@ -225,7 +226,8 @@ async fn a_content_type_that_echoes_the_secret_is_masked() {
 #[tokio::test(start_paused = true)]
 async fn a_secret_is_masked_wherever_the_server_says_it_and_never_by_half() {
     trace();
-    // One that begins before the place where a text is cut and ends after it, and one that is not all ASCII.
+    // One that begins before the place where a text is cut and ends after it, and one that is not
+    // all ASCII.
     for (secret, before) in [(SECRET, 250), ("canary-s\u{e9}cret", 0)] {
         let words = format!("{}{secret}", "x".repeat(before));
         let challenge = format!("Bearer error=\"x\", error_description=\"{words}\"");
@@ -401,7 +403,8 @@ async fn a_secret_is_masked_in_the_forms_in_which_servers_repeat_it() {
         "can%2Fary%26'S3CRET%22%3cx%3E",
         "can\\/ary\\u0026's3cret\\\"<x>",
         "can\\\\/ary\\\\u0026's3cret\\\\\\\"\\\\u003cx>",
-        // Both alphabets of base64, of the pair and of the secret alone, and what is left of a value that was cut off.
+        // Both alphabets of base64, of the pair and of the secret alone, and what is left of a
+        // value that was cut off.
         "aWQ6Y2FuL2FyeSYnczNjcmV0Ijx4Pg==",
         "aWQ6Y2FuL2FyeSYnczNjcmV0Ijx4Pg",
         "Y2FuL2FyeSYnczNjcmV0Ijx4Pg",

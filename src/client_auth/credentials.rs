@@ -72,10 +72,10 @@ impl Credentials<'_> {
         self.secret.expose_secret()
     }
 
-    /// Masks the secret in a text from the server, in every form in which it was sent or a server may
-    /// have rewritten it; what a hook has added and the values of extra parameters, from eight
-    /// characters on: `true` is no secret and would eat words of the text. Likewise a token that came
-    /// with the text.
+    /// Masks the secret in a text from the server, in every form in which it was sent or a server
+    /// may have rewritten it; what a hook has added and the values of extra parameters, from eight
+    /// characters on: `true` is no secret and would eat words of the text. Likewise a token that
+    /// came with the text.
     pub(crate) fn mask(&self, text: &str, token: Option<&str>) -> String {
         let (id, secret) = (self.auth.client_id.as_str(), self.expose_secret());
         let sent = [
@@ -106,8 +106,8 @@ impl Credentials<'_> {
         mask(text, &needles)
     }
 
-    /// What to check when the server does not know this client: how it was sent, and what else would
-    /// build.
+    /// What to check when the server does not know this client: how it was sent, and what else
+    /// would build.
     pub(crate) fn advice(&self) -> &'static str {
         macro_rules! sent {
             ($how:literal, others: $others:literal) => {
@@ -121,8 +121,8 @@ impl Credentials<'_> {
         }
         let (id, secret) = (&self.auth.client_id, self.expose_secret());
         if self.auth.secret.is_some() && wrapping(secret).is_some() {
-            return "check the secret: it has white space or quotes around it, which the server takes \
-                    for a part of it; then the client id";
+            return "check the secret: it has white space or quotes around it, which the server \
+                    takes for a part of it; then the client id";
         }
         if !self.auth.hooks.is_empty() {
             return "check the client id, the secret if there is one, and what the hook of \

@@ -95,8 +95,8 @@ impl AuthRequest {
 
     /// Adds a parameter to the form of the token request.
     ///
-    /// The attempt fails, and nothing is sent, if the form has a parameter with this name already or
-    /// the name is one of `grant_type`, `scope`, `audience` and `resource`: these are the
+    /// The attempt fails, and nothing is sent, if the form has a parameter with this name already
+    /// or the name is one of `grant_type`, `scope`, `audience` and `resource`: these are the
     /// [`TokenParams`]', by which tokens are kept.
     #[must_use]
     pub fn with_parameter(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

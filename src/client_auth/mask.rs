@@ -1,13 +1,13 @@
 //! Masks our own secrets in what a server says (R24).
 //!
-//! A server may repeat a secret as it was sent, or as its layers have rewritten it: in another case,
-//! percent-encoded, form-encoded or form-decoded, HTML-escaped, JSON-escaped, several of these on top
-//! of each other, or cut off. So the text is read as it is and with one layer of escapes after
-//! another removed, each character with its place in the original; the secret is read in the same
-//! way; and every reading of the one is searched for every reading of the other.
+//! A server may repeat a secret as it was sent, or as its layers have rewritten it: in another
+//! case, percent-encoded, form-encoded or form-decoded, HTML-escaped, JSON-escaped, several of
+//! these on top of each other, or cut off. So the text is read as it is and with one layer of
+//! escapes after another removed, each character with its place in the original; the secret is read
+//! in the same way; and every reading of the one is searched for every reading of the other.
 //!
-//! The work is bounded whatever the server says: at most `LONGEST` bytes are read, at most `DEEPEST`
-//! times, and a search looks up one window for each character.
+//! The work is bounded whatever the server says: at most `LONGEST` bytes are read, at most
+//! `DEEPEST` times, and a search looks up one window for each character.
 
 use std::collections::HashSet;
 
@@ -163,8 +163,8 @@ fn readings(text: &str, deepest: usize) -> Vec<Reading> {
     readings
 }
 
-/// Letters in one case. All that is not ASCII counts as the same: servers that write fewer characters
-/// than they read have `?` or U+FFFD there.
+/// Letters in one case. All that is not ASCII counts as the same: servers that write fewer
+/// characters than they read have `?` or U+FFFD there.
 fn compared(code: u32) -> u32 {
     let c = u8::try_from(code).ok().filter(u8::is_ascii);
     c.map_or(b'?', |c| c.to_ascii_lowercase()).into()

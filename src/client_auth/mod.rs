@@ -22,23 +22,26 @@ use crate::secret::{Secret, is_printable};
 ///
 /// | constructor | method | what is sent |
 /// |---|---|---|
-/// | [`basic`](Self::basic) | `client_secret_basic`, raw | `Authorization: Basic base64(id:secret)`, as gateways do it |
-/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | the same with both percent-encoded first, as RFC 6749 §2.3.1 has it |
+/// | [`basic`](Self::basic) | `client_secret_basic`, raw | `Basic base64(id:secret)` |
+/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | the same, percent-encoded first |
 /// | [`post`](Self::post) | `client_secret_post` | id and secret in the form |
-/// | [`none`](Self::none) | `none` | the id in the form, for a public client or one known by its certificate |
+/// | [`none`](Self::none) | `none` | the id in the form |
 /// | [`custom`](Self::custom) | your own | one of the above, and what a hook of yours adds |
 ///
+/// Gateways take the raw form of Basic; RFC 6749 §2.3.1 asks for the encoded one. A client without
+/// a secret is a public one or known by its certificate.
+///
 /// The two Basic forms differ only when the id or the secret has characters other than letters,
-/// digits, `-`, `.`, `_` and `~`. No form fits all servers, so you choose: a wrong guess would be an
-/// authentication failure on a live client's account. When the server does not know the client, the
-/// error names the form used and the others that this client could use.
+/// digits, `-`, `.`, `_` and `~`. No form fits all servers, so you choose: a wrong guess would be
+/// an authentication failure on a live client's account. When the server does not know the client,
+/// the error names the form used and the others that this client could use.
 ///
 /// An empty or blank secret is a [`BuildError::ClientSecret`]; a client that has none is
 /// [`none`](Self::none).
 ///
 /// The secret, and everything made of it here, is wiped from memory when it is dropped. The buffers
-/// of the HTTP client and of its TLS, the environment of the process and the caller's own copies are
-/// not ours to wipe.
+/// of the HTTP client and of its TLS, the environment of the process and the caller's own copies
+/// are not ours to wipe.
 #[derive(Clone)]
 pub struct ClientAuth {
     method: Method,
@@ -87,7 +90,7 @@ impl ClientAuth {
     /// ```
     /// use tower_oauth::{AuthRequest, BoxError, ClientAuth};
     ///
-    /// # async fn sign(issuer: &str, audience: String) -> Result<String, BoxError> { Ok(issuer.into()) }
+    /// # async fn sign(by: &str, to: String) -> Result<String, BoxError> { Ok(to + by) }
     /// let auth = ClientAuth::custom(ClientAuth::none("my-client"), |request: AuthRequest| async {
     ///     let audience = request.token_url().to_string();
     ///     let assertion = sign(request.client_id(), audience).await?;
