@@ -128,7 +128,7 @@ mod token;
 
 pub use self::builder::OAuthLayerBuilder;
 pub use self::cache::{CachePolicy, CacheStatus, TokenCache};
-pub use self::client_auth::ClientAuth;
+pub use self::client_auth::{AuthRequest, ClientAuth};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
 pub use self::endpoint::{ClientCredentials, TokenClient};

@@ -1,4 +1,4 @@
-//! Secrets and where they come from.
+//! Secrets and where they come from (R17, R24).
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -12,24 +12,26 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{BoxError, BuildError, Error};
 
-/// A client secret: a value, or a place it is read from again for each token request.
+/// A client secret: a value, or a place from which it is read for each token request.
 ///
 /// ```
 /// use tower_oauth::Secret;
 ///
 /// let fixed = Secret::new("consumer-secret");
 /// let mounted = Secret::file("/var/run/secrets/oauth/client_secret");
-/// let vault = Secret::provider(|| async { Ok::<_, std::io::Error>(String::from("from a vault")) });
+/// let vault = Secret::provider(|| async { Ok::<_, std::io::Error>("from a vault") });
 /// # let _ = (fixed, mounted, vault);
 /// ```
 ///
-/// A secret that is read again may change under a running service: the next token request uses the new one, and a change
-/// ends the backoff that the old one caused. One line break at the end of what is read is cut off; a fixed value must have none. What is
-/// empty or blank is never sent: as a fixed value it is a [`BuildError`], and when it is read, as from a file that is being written, the
-/// attempt fails as a transient error. `Debug` shows no character of a value.
+/// A secret that is read may change under a running service: the next token request uses the new
+/// one, and a change ends the backoff that the old one caused. One line break at the end is cut
+/// off; a fixed value must have none. An empty or blank secret is never sent: as a fixed value it
+/// is a [`BuildError`], and when it is read, such as from a file that is being written, the attempt
+/// fails with a transient error. `Debug` shows no character of a value.
 ///
-/// The bytes are wiped when they are dropped, and so is everything that this crate makes of them. It cannot wipe what is not its own:
-/// the buffers of the HTTP client, the environment of the process, and copies that the caller keeps.
+/// The secret, and everything that this crate makes of it, is wiped when it is dropped. The buffers
+/// of the HTTP client, the environment of the process and the caller's own copies are not ours to
+/// wipe.
 #[derive(Clone)]
 pub struct Secret(Source);
 
@@ -43,23 +45,26 @@ enum Source {
 type Provider = Arc<dyn Fn() -> BoxFuture<'static, Result<SecretString, BoxError>> + Send + Sync>;
 
 impl Secret {
-    /// A fixed value. One that is empty, blank or has control characters is a [`BuildError::ClientSecret`].
+    /// A fixed value. One that is empty, blank or has control characters is a
+    /// [`BuildError::ClientSecret`].
     #[must_use]
     pub fn new(value: impl Into<String>) -> Self {
         Self(Source::Value(taken(value.into())))
     }
 
-    /// A regular file of UTF-8 text, of at most 64 KiB, read for each token request, off the async threads. A link to one will do.
+    /// A file of UTF-8 text, read for each token request, off the async threads. It is a regular
+    /// file of at most 64 KiB, or a link to one.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self(Source::File(PathBuf::into_boxed_path(path.into()).into()))
+        Self(Source::File(path.into().into()))
     }
 
-    /// A function that brings the secret, called for each token request.
+    /// A function that returns the secret, called for each token request.
     ///
-    /// It runs inside the token request's time limit. During a backoff it is called once a second at most, to see whether the secret has
-    /// changed, and has a second to say so. Its error is kept as the source of the [`Error`] that callers see, so it
-    /// must not contain the secret. The `String` it brings is taken over and wiped; copies that the provider keeps are its own to wipe.
+    /// It runs within the attempt's time limit. During a backoff it is called at most once a
+    /// second, to see whether the secret has changed, and must answer within a second. Its error
+    /// becomes the source of the [`Error`] that callers see, so it must not contain the secret. The
+    /// returned `String` is wiped; the provider's own copies are not ours to wipe.
     #[must_use]
     pub fn provider<F, Fut, T, E>(provider: F) -> Self
     where
@@ -71,10 +76,8 @@ impl Secret {
         Self(Source::Provider(Arc::new(move || {
             let secret = provider();
             Box::pin(async move {
-                match secret.await {
-                    Ok(secret) => Ok(taken(secret.into())),
-                    Err(error) => Err(error.into()),
-                }
+                let secret = secret.await.map_err(Into::into)?;
+                Ok(taken(secret.into()))
             })
         })))
     }
@@ -84,74 +87,87 @@ impl Secret {
         !matches!(self.0, Source::Value(_))
     }
 
-    /// What can be said against a fixed value before any request is made.
+    /// Validates a fixed value before any request is made.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let Source::Value(value) = &self.0 else {
             return Ok(());
         };
-        let value = value.expose_secret();
-        let reason = if value.trim().is_empty() {
-            "it is empty or blank; a client without a secret is ClientAuth::none"
-        } else if value.starts_with(BYTE_ORDER_MARK) {
-            "it begins with a byte order mark; leave it out"
-        } else if is_printable(value) {
-            return Ok(());
-        } else if is_printable(value.trim_matches(['\r', '\n'])) {
-            "it begins or ends with a line break; leave it out"
-        } else {
-            "it has control characters"
-        };
-        Err(BuildError::ClientSecret { reason })
+        match fault(value.expose_secret()) {
+            Some((reason, _)) => Err(BuildError::ClientSecret { reason }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn read(&self) -> Result<SecretString, Error> {
-        let secret = match &self.0 {
+        let (read, place) = match &self.0 {
             Source::Value(value) => return Ok(value.clone()),
             Source::File(path) => {
+                let place = format!("the secret file {}", path.display());
                 let file = Arc::clone(path);
                 let read = tokio::task::spawn_blocking(move || read_file(&file)).await;
-                read.map_err(BoxError::from)
-                    .and_then(|read| read.map_err(BoxError::from))
-                    .map_err(|source| {
-                        self.unusable("could not be read")
-                            .with_advice(
-                                "check that the file exists, that this process may read it, and that it is the secret alone",
-                            )
-                            .with_source(source)
-                    })?
+                let read = read.unwrap_or_else(|error| Err(error.into()));
+                let read = read.map_err(|source| {
+                    Error::transient(format!("{place} could not be read"))
+                        .with_advice(
+                            "check that the file exists, that this process may read it, and that \
+                             it is the secret alone",
+                        )
+                        .with_source(source)
+                });
+                (read, place)
             }
-            Source::Provider(provider) => provider().await.map_err(|source| {
-                Error::transient("the secret provider failed")
-                    .with_advice("look at the cause, which is the provider's own; requests resume by themselves")
-                    .with_source(source)
-            })?,
-        };
-        let secret = without_line_break(secret);
-        let what = match secret.expose_secret() {
-            text if text.trim().is_empty() => "is empty or blank",
-            text if text.starts_with(BYTE_ORDER_MARK) => "begins with a byte order mark",
-            text if !is_printable(text) => "has control characters or more than one line",
-            _ => return Ok(secret),
-        };
-        Err(self
-            .unusable(what)
-            .with_advice("it has to be the secret alone, as UTF-8; nothing was sent, and requests resume by themselves"))
-    }
-
-    /// Names the place, never the value.
-    fn unusable(&self, what: &str) -> Error {
-        match &self.0 {
-            Source::File(path) => {
-                Error::transient(format!("the secret file {} {what}", path.display()))
+            Source::Provider(provider) => {
+                let read = provider().await.map_err(|source| {
+                    Error::transient("the secret provider failed")
+                        .with_advice(
+                            "look at the cause, which is the provider's own; requests resume by \
+                             themselves",
+                        )
+                        .with_source(source)
+                });
+                (read, String::from("the secret of the provider"))
             }
-            _ => Error::transient(format!("the secret of the provider {what}")),
-        }
+        };
+        let secret = without_line_break(read?);
+        let Some((_, what)) = fault(secret.expose_secret()) else {
+            return Ok(secret);
+        };
+        Err(Error::transient(format!("{place} {what}")).with_advice(
+            "it has to be the secret alone, as UTF-8; nothing was sent, and requests resume by \
+             themselves",
+        ))
     }
 }
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Why a text is never sent as a secret: of a fixed value, and of one that was read.
+fn fault(secret: &str) -> Option<(&'static str, &'static str)> {
+    let control = "has control characters or more than one line";
+    Some(if secret.trim().is_empty() {
+        (
+            "it is empty or blank; a client without a secret is ClientAuth::none",
+            "is empty or blank",
+        )
+    } else if secret.starts_with('\u{feff}') {
+        (
+            "it begins with a byte order mark; leave it out",
+            "begins with a byte order mark",
+        )
+    } else if is_printable(secret) {
+        return None;
+    } else if is_printable(secret.trim_matches(['\r', '\n'])) {
+        ("it begins or ends with a line break; leave it out", control)
+    } else {
+        ("it has control characters", control)
+    })
+}
 
-/// Taken over without a copy where the string has no spare room. Otherwise it has to be copied to fit, and what is left behind is wiped.
+/// Neither Basic (RFC 7617 §2) nor RFC 6749 appendix A.2 allows control characters.
+pub(crate) fn is_printable(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+/// Takes the string over without a copy if it has no spare room. Otherwise it has to be copied to
+/// fit, and the original is wiped.
 fn taken(mut value: String) -> SecretString {
     if value.capacity() == value.len() {
         return SecretString::from(value);
@@ -161,39 +177,30 @@ fn taken(mut value: String) -> SecretString {
     fitting
 }
 
-/// A FIFO would block until somebody writes to it, and a device may never end. So the file is looked at before it is opened,
-/// and again once it is open, when nobody can put another in its place.
+/// Checks the file before it is opened, since a FIFO would block until somebody writes to it and a
+/// device may never end; and again once it is open, when nobody can put another in its place.
 fn read_file(path: &Path) -> io::Result<SecretString> {
     check_file(&fs::metadata(path)?)?;
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     check_file(&file.metadata()?)?;
-    // Made in its full size, since growing would leave copies behind that nobody wipes; one byte more tells a file that is too long.
-    let mut bytes = Zeroizing::new(vec![0; LARGEST_FILE + 1]);
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    // In full size: growing would leave copies behind that nobody wipes. With room to spare, since
+    // a full buffer makes `read_to_end` read on into one of its own.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 2));
+    file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LARGEST_FILE {
+        return Err(invalid(TOO_LARGE));
     }
-    if length > LARGEST_FILE {
-        return Err(invalid("it is larger than 64 KiB"));
-    }
-    let text = std::str::from_utf8(&bytes[..length]);
+    let text = std::str::from_utf8(&bytes);
     text.map(SecretString::from)
         .map_err(|_| invalid("it is not UTF-8"))
 }
 
 fn check_file(file: &Metadata) -> io::Result<()> {
-    if !file.is_file() {
-        return Err(invalid("it is not a regular file"));
+    match file.len() {
+        _ if !file.is_file() => Err(invalid("it is not a regular file")),
+        length if length > LARGEST_FILE as u64 => Err(invalid(TOO_LARGE)),
+        _ => Ok(()),
     }
-    if file.len() > LARGEST_FILE as u64 {
-        return Err(invalid("it is larger than 64 KiB"));
-    }
-    Ok(())
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -201,20 +208,15 @@ fn invalid(what: &'static str) -> io::Error {
 }
 
 const LARGEST_FILE: usize = 64 * 1024;
+const TOO_LARGE: &str = "it is larger than 64 KiB";
 
-/// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes, so that a secret which really
-/// ends in one can still be written.
+/// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes,
+/// so that a secret which really ends in one can still be written.
 fn without_line_break(secret: SecretString) -> SecretString {
-    let text = secret.expose_secret();
-    match text.strip_suffix('\n') {
+    match secret.expose_secret().strip_suffix('\n') {
         Some(rest) => SecretString::from(rest.strip_suffix('\r').unwrap_or(rest)),
         None => secret,
     }
-}
-
-/// Neither Basic (RFC 7617 §2) nor RFC 6749 appendix A.2 allows control characters.
-pub(crate) fn is_printable(text: &str) -> bool {
-    !text.chars().any(char::is_control)
 }
 
 impl From<&str> for Secret {

@@ -1,42 +1,53 @@
 //! Client authentication: how the token endpoint knows who asks (RFC 6749 §2.3).
+//!
+//! Rules kept here: R24 (secrets are wiped, marked sensitive and masked) and R26 (the two forms of
+//! Basic, and the advice where the server does not know the client).
 
-mod basic;
+mod credentials;
+mod custom;
 mod mask;
-mod post;
 
 use std::fmt;
+use std::sync::Arc;
 
-use form_urlencoded::Serializer;
-use http::HeaderMap;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
-use self::mask::Needle;
-use crate::error::{BuildError, Error, wrapping};
-use crate::params::TokenParams;
+pub(crate) use self::credentials::Credentials;
+pub use self::custom::AuthRequest;
+use self::custom::Hook;
+use crate::error::{BoxError, BuildError, Error, wrapping};
 use crate::secret::{Secret, is_printable};
 
 /// How a client authenticates to the token endpoint.
 ///
 /// | constructor | method | what is sent |
 /// |---|---|---|
-/// | [`basic`](Self::basic) | `client_secret_basic`, raw | `Authorization: Basic base64(id:secret)`, as gateways do it |
-/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | the same with both percent-encoded first, as RFC 6749 §2.3.1 has it |
+/// | [`basic`](Self::basic) | `client_secret_basic`, raw | `Basic base64(id:secret)` |
+/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | the same, percent-encoded first |
 /// | [`post`](Self::post) | `client_secret_post` | id and secret in the form |
-/// | [`none`](Self::none) | `none` | the id in the form, for a public client or one known by its certificate |
+/// | [`none`](Self::none) | `none` | the id in the form |
+/// | [`custom`](Self::custom) | your own | one of the above, and what a hook of yours adds |
 ///
-/// The two Basic forms differ only when the id or the secret has characters other than letters, digits, `-`, `.`, `_` and `~`.
-/// No form fits all servers, so it is a choice and never a guess: a wrong guess is an authentication failure on a live
-/// client's account. When the server does not know the client, the error names the form used and the others that this client could use.
+/// Gateways take the raw form of Basic; RFC 6749 §2.3.1 asks for the encoded one. A client without
+/// a secret is a public one or known by its certificate.
 ///
-/// An empty or blank secret is a [`BuildError::ClientSecret`]: a client that has none is [`none`](Self::none).
+/// The two Basic forms differ only when the id or the secret has characters other than letters,
+/// digits, `-`, `.`, `_` and `~`. No form fits all servers, so you choose: a wrong guess would be
+/// an authentication failure on a live client's account. When the server does not know the client,
+/// the error names the form used and the others that this client could use.
 ///
-/// The characters of the secret and everything made of them here are wiped from memory when they are dropped. Not ours to wipe are
-/// the buffers of the HTTP client and of its TLS, the environment of the process, and copies that the caller keeps.
+/// An empty or blank secret is a [`BuildError::ClientSecret`]; a client that has none is
+/// [`none`](Self::none).
+///
+/// The secret, and everything made of it here, is wiped from memory when it is dropped. The buffers
+/// of the HTTP client and of its TLS, the environment of the process and the caller's own copies
+/// are not ours to wipe.
 #[derive(Clone)]
 pub struct ClientAuth {
     method: Method,
     client_id: String,
     secret: Option<Secret>,
+    hooks: Vec<Hook>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,40 +59,75 @@ enum Method {
 }
 
 impl ClientAuth {
-    /// `client_secret_basic` with the pair as it is. The id must not have a `:`.
+    /// `client_secret_basic` with the pair as it is. The id must not contain a `:`.
     #[must_use]
     pub fn basic(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        Self::new(Method::Basic, client_id.into(), Some(client_secret.into()))
+        Self::new(Method::Basic, client_id, Some(client_secret.into()))
     }
 
-    /// `client_secret_basic` with id and secret percent-encoded first, in the one form that every server which decodes can read:
-    /// unreserved characters left alone, a space as `%20`.
+    /// `client_secret_basic` with id and secret percent-encoded first, in the one form that every
+    /// decoding server reads: unreserved characters left alone, a space as `%20`.
     #[must_use]
     pub fn basic_encoded(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        Self::new(
-            Method::BasicEncoded,
-            client_id.into(),
-            Some(client_secret.into()),
-        )
+        Self::new(Method::BasicEncoded, client_id, Some(client_secret.into()))
     }
 
     /// `client_secret_post`: id and secret as form parameters.
     #[must_use]
     pub fn post(client_id: impl Into<String>, client_secret: impl Into<Secret>) -> Self {
-        Self::new(Method::Post, client_id.into(), Some(client_secret.into()))
+        Self::new(Method::Post, client_id, Some(client_secret.into()))
     }
 
     /// The client id as a form parameter, and nothing else.
     #[must_use]
     pub fn none(client_id: impl Into<String>) -> Self {
-        Self::new(Method::None, client_id.into(), None)
+        Self::new(Method::None, client_id, None)
     }
 
-    fn new(method: Method, client_id: String, secret: Option<Secret>) -> Self {
+    /// Another authentication, and what a hook adds to it: a signed assertion, a signature in a
+    /// header, an API key beside the credentials.
+    ///
+    /// ```
+    /// use tower_oauth::{AuthRequest, BoxError, ClientAuth};
+    ///
+    /// # async fn sign(by: &str, to: String) -> Result<String, BoxError> { Ok(to + by) }
+    /// let auth = ClientAuth::custom(ClientAuth::none("my-client"), |request: AuthRequest| async {
+    ///     let audience = request.token_url().to_string();
+    ///     let assertion = sign(request.client_id(), audience).await?;
+    ///     let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+    ///     Ok::<_, BoxError>(
+    ///         request
+    ///             .with_parameter("client_assertion_type", kind)
+    ///             .with_parameter("client_assertion", assertion),
+    ///     )
+    /// });
+    /// # let _ = auth;
+    /// ```
+    ///
+    /// The hook is asked anew for each attempt, within the attempt's time limit; with several, the
+    /// inner ones first. If it fails, nothing is sent. An [`Error`](crate::Error) that it returns
+    /// keeps its class; any other error, and a panic, is a transient failure. The error becomes the
+    /// source of the one that callers see, so it must not contain a secret.
+    #[must_use]
+    pub fn custom<F, Fut, E>(mut auth: Self, hook: F) -> Self
+    where
+        F: Fn(AuthRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<AuthRequest, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        auth.hooks.push(Arc::new(move |request| {
+            let request = hook(request);
+            Box::pin(async move { request.await.map_err(Into::into) })
+        }));
+        auth
+    }
+
+    fn new(method: Method, client_id: impl Into<String>, secret: Option<Secret>) -> Self {
         Self {
             method,
-            client_id,
+            client_id: client_id.into(),
             secret,
+            hooks: Vec::new(),
         }
     }
 
@@ -91,7 +137,8 @@ impl ClientAuth {
         } else if let Some(reason) = wrapping(&self.client_id) {
             reason
         } else if self.method == Method::Basic && self.client_id.contains(':') {
-            "it has a ':', which raw Basic cannot carry; use ClientAuth::basic_encoded or ClientAuth::post"
+            "it has a ':', which raw Basic cannot carry; use ClientAuth::basic_encoded or \
+             ClientAuth::post"
         } else {
             return self.secret.as_ref().map_or(Ok(()), Secret::check);
         };
@@ -103,7 +150,7 @@ impl ClientAuth {
         self.secret.as_ref().is_some_and(Secret::can_change)
     }
 
-    /// What this attempt authenticates with, read anew.
+    /// The credentials of one attempt, the secret read anew.
     pub(crate) async fn credentials(&self) -> Result<Credentials<'_>, Error> {
         let secret = match &self.secret {
             Some(secret) => secret.read().await?,
@@ -115,6 +162,23 @@ impl ClientAuth {
             request: None,
         })
     }
+
+    /// The parameters that are in the form before a hook adds any.
+    fn reserved(&self) -> &'static [&'static str] {
+        let all = &[
+            "grant_type",
+            "scope",
+            "audience",
+            "resource",
+            CLIENT_ID,
+            CLIENT_SECRET,
+        ];
+        match self.method {
+            Method::Basic | Method::BasicEncoded => &all[..4],
+            Method::None => &all[..5],
+            Method::Post => all,
+        }
+    }
 }
 
 impl fmt::Debug for ClientAuth {
@@ -123,171 +187,10 @@ impl fmt::Debug for ClientAuth {
             .field("method", &self.method)
             .field("client_id", &self.client_id)
             .field("secret", &self.secret)
+            .field("hooks", &self.hooks.len())
             .finish()
     }
 }
 
-/// The credentials of one attempt.
-pub(crate) struct Credentials<'a> {
-    auth: &'a ClientAuth,
-    secret: SecretString,
-    request: Option<&'a TokenParams>,
-}
-
-impl<'a> Credentials<'a> {
-    /// Says what is asked for, whose parameters may be secrets too.
-    pub(crate) fn asking(mut self, request: &'a TokenParams) -> Self {
-        self.request = Some(request);
-        self
-    }
-
-    /// Puts them on a token request under construction.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap, form: &mut Serializer<'_, String>) {
-        let (id, secret) = (self.auth.client_id.as_str(), self.secret.expose_secret());
-        match self.auth.method {
-            Method::Basic => basic::apply(headers, id, secret),
-            Method::BasicEncoded => basic::apply_encoded(headers, id, secret),
-            Method::Post => post::apply(form, id, Some(secret)),
-            Method::None => post::apply(form, id, None),
-        }
-    }
-
-    /// At most how many bytes [`apply`](Self::apply) adds to the form.
-    pub(crate) fn form_size(&self) -> usize {
-        match self.auth.method {
-            Method::Basic | Method::BasicEncoded => 0,
-            Method::Post | Method::None => {
-                post::size(&self.auth.client_id, self.secret.expose_secret())
-            }
-        }
-    }
-
-    pub(crate) fn expose_secret(&self) -> &str {
-        self.secret.expose_secret()
-    }
-
-    /// Replaces the secret, in every form in which it was sent or a server may have rewritten it, in a text from the server;
-    /// and so the values of extra parameters, from eight characters on: `true` is no secret and would eat words of the text.
-    /// Likewise a token that came with the text.
-    pub(crate) fn mask(&self, text: &str, token: Option<&str>) -> String {
-        let (id, secret) = (self.auth.client_id.as_str(), self.secret.expose_secret());
-        let encoded_secret = basic::percent_encode(secret);
-        let encoded = if secret.is_empty() {
-            Vec::new()
-        } else {
-            vec![
-                basic::encode_pair(id, secret),
-                basic::encode_pair(&basic::percent_encode(id), &encoded_secret),
-                basic::encode(secret),
-                basic::encode(&encoded_secret),
-            ]
-        };
-        let values = self.request.into_iter().flat_map(TokenParams::parameters);
-        let values = values.filter(|(_, value)| value.chars().count() >= SHORTEST_VALUE);
-        let needles: Vec<_> = encoded
-            .iter()
-            .map(|encoded| Needle::base64(encoded))
-            .chain([Needle::secret(secret)])
-            .chain(values.map(|(_, value)| Needle::value(value)))
-            .chain(token.map(Needle::value))
-            .collect();
-        mask::mask(text, &needles)
-    }
-
-    /// What to check when the server does not know this client: how it was sent, and what else would build.
-    pub(crate) fn advice(&self) -> &'static str {
-        let (id, secret) = (&self.auth.client_id, self.secret.expose_secret());
-        let plain = basic::is_plain(id) && basic::is_plain(secret);
-        let raw = !id.contains(':');
-        if wrapping(secret).is_some() {
-            return "check the secret: it has white space or quotes around it, which the server takes \
-                    for a part of it; then the client id";
-        }
-        match self.auth.method {
-            Method::Basic if plain => {
-                "check the client id and the secret; they were sent in the header (ClientAuth::basic), and some servers want \
-                 them in the form (ClientAuth::post)"
-            }
-            Method::Basic => {
-                "check the client id and the secret; they were sent raw (ClientAuth::basic) and have characters for which some \
-                 servers want them percent-encoded first (ClientAuth::basic_encoded), or in the form (ClientAuth::post)"
-            }
-            Method::BasicEncoded if plain => {
-                "check the client id and the secret; they were sent in the header (ClientAuth::basic_encoded), and some \
-                 servers want them in the form (ClientAuth::post)"
-            }
-            Method::BasicEncoded if raw => {
-                "check the client id and the secret; they were sent percent-encoded (ClientAuth::basic_encoded) and have \
-                 characters for which some servers want them raw (ClientAuth::basic), or in the form (ClientAuth::post)"
-            }
-            Method::BasicEncoded => {
-                "check the client id and the secret; they were sent percent-encoded (ClientAuth::basic_encoded), and some \
-                 servers want them in the form (ClientAuth::post)"
-            }
-            Method::Post if plain => {
-                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
-                 them in the header (ClientAuth::basic)"
-            }
-            Method::Post if raw => {
-                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
-                 them in the header, raw (ClientAuth::basic) or percent-encoded (ClientAuth::basic_encoded)"
-            }
-            Method::Post => {
-                "check the client id and the secret; they were sent in the form (ClientAuth::post), and some servers want \
-                 them in the header (ClientAuth::basic_encoded)"
-            }
-            Method::None => {
-                "check the client id; it was sent without a secret (ClientAuth::none), and the server may want one or a client \
-                 certificate"
-            }
-        }
-    }
-}
-
-const SHORTEST_VALUE: usize = 8;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    // FA12
-    #[tokio::test]
-    async fn a_secret_with_white_space_or_quotes_around_it_is_told_of_first() {
-        for secret in ["secret ", "\"secret\"", "'secret'"] {
-            let auth = ClientAuth::basic("id", secret);
-            let credentials = auth.credentials().await.unwrap();
-            let advice = credentials.advice();
-            assert!(advice.contains("white space or quotes"), "{secret}");
-        }
-    }
-
-    // FA12
-    #[tokio::test]
-    async fn no_advice_names_a_method_that_would_not_build() {
-        for id in ["id", "i d", "i:d"] {
-            for secret in ["plain", "s+cret/", "s:cret"] {
-                let methods: [(&str, ClientAuth); 3] = [
-                    ("ClientAuth::basic)", ClientAuth::basic(id, secret)),
-                    (
-                        "ClientAuth::basic_encoded)",
-                        ClientAuth::basic_encoded(id, secret),
-                    ),
-                    ("ClientAuth::post)", ClientAuth::post(id, secret)),
-                ];
-                for (used, auth) in methods.iter().filter(|(_, auth)| auth.check().is_ok()) {
-                    let credentials = auth.credentials().await.unwrap();
-                    let advice = credentials.advice();
-                    assert!(advice.contains(used), "{advice}");
-                    for (name, other) in &methods {
-                        assert!(
-                            !advice.contains(name) || other.check().is_ok(),
-                            "{id}: {advice}"
-                        );
-                    }
-                    assert!(advice.matches("ClientAuth::").count() > 1, "{advice}");
-                    assert!(advice.contains("ClientAuth::post"), "{advice}");
-                }
-            }
-        }
-    }
-}
+const CLIENT_ID: &str = "client_id";
+const CLIENT_SECRET: &str = "client_secret";

@@ -109,7 +109,9 @@ impl ClientCredentials {
     async fn attempt(&self, params: &TokenParams) -> Result<TokenResponse, Error> {
         attempt::now(attempt::READS_SECRET);
         let credentials = self.auth.credentials().await;
-        let credentials = credentials.map_err(Error::before_sending)?.asking(params);
+        let credentials = credentials.map_err(Error::before_sending)?;
+        let asking = credentials.asking(params, &self.uri);
+        let credentials = asking.await.map_err(Error::before_sending)?;
         self.last_secret().is_used(self.fingerprint(&credentials));
         attempt::now(attempt::SENDS_REQUEST);
         let mut page = false;

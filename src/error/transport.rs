@@ -180,7 +180,8 @@ mod tests {
             ),
             (
                 "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate \
-                 verify failed:ssl/statem/statem_clnt.c:1889: (self-signed certificate in certificate chain)",
+                 verify failed:ssl/statem/statem_clnt.c:1889: \
+                 (self-signed certificate in certificate chain)",
                 Fault::UnknownIssuer,
             ),
             (
