@@ -15,7 +15,24 @@ const SOURCE_LINES: usize = 300;
 const TEST_LINES: usize = 500;
 
 /// Source files that may be longer, each with the reason.
-const LONG_FOR_A_REASON: &[(&str, &str)] = &[];
+const LONG_FOR_A_REASON: &[(&str, &str)] = &[
+    (
+        "src/cache/flight.rs",
+        "a flight's task and the call that waits are two ends of one protocol",
+    ),
+    (
+        "src/cache/machine.rs",
+        "one state machine, with what it is asked and returns",
+    ),
+    (
+        "src/future.rs",
+        "one future with its detours; cut apart, its parts import each other",
+    ),
+    (
+        "src/origin.rs",
+        "the only reader of origins, in which each rule excludes another reading",
+    ),
+];
 
 /// Of the words of aviation only `flight` has a meaning here, and `launch` its beginning.
 #[rustfmt::skip]
@@ -26,7 +43,6 @@ const AVIATION: &[&str] = &[
 ];
 
 #[test]
-#[ignore = "until the merge"]
 fn no_two_rooms_import_each_other() {
     let arrows = rooms(&House::read());
     report(
@@ -38,7 +54,6 @@ fn no_two_rooms_import_each_other() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_longer_circle_of_rooms() {
     let arrows = rooms(&House::read());
     report(
@@ -50,7 +65,6 @@ fn no_longer_circle_of_rooms() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_files_of_one_folder_import_each_other() {
     let house = House::read();
     // A folder's own file declares the others and is one with them.
@@ -62,7 +76,6 @@ fn no_files_of_one_folder_import_each_other() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_line_is_longer_than_100_columns() {
     let mut long = Vec::new();
     for path in ["src", "tests", "benches", "examples"]
@@ -89,10 +102,11 @@ fn no_line_is_longer_than_100_columns() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_source_file_is_longer_than_300_lines_without_its_tests() {
     let mut wrong = Vec::new();
-    for file in House::read().files.values() {
+    let house = House::read();
+    let files = house.files.values();
+    for file in files.filter(|file| !file.path.contains("/tests/")) {
         let lines = file.lines.iter().filter(|line| !line.test).count();
         let excused = LONG_FOR_A_REASON.iter().any(|(path, _)| *path == file.path);
         if lines > SOURCE_LINES && !excused {
@@ -111,7 +125,6 @@ fn no_source_file_is_longer_than_300_lines_without_its_tests() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_test_file_is_longer_than_500_lines() {
     let mut long = Vec::new();
     for path in files("tests") {
@@ -130,7 +143,6 @@ fn no_test_file_is_longer_than_500_lines() {
 }
 
 #[test]
-#[ignore = "until the merge"]
 fn no_identifier_is_a_word_of_aviation() {
     let mut found = Vec::new();
     for file in House::read().files.values() {

@@ -17,12 +17,40 @@ use http::{HeaderValue, StatusCode};
 use super::machine::Refusal;
 use crate::clock::Timestamp;
 use crate::params::TokenParams;
-
-#[cfg(not(model))]
-pub(crate) use self::places::{Current, Reader};
+use crate::sync::{Mutex, lock};
+use crate::token::AccessToken;
 
 #[cfg(model)]
-pub(crate) use self::model::{Current, Reader};
+pub(crate) use self::model::{Places, Reader};
+#[cfg(not(model))]
+pub(crate) use self::places::{Places, Reader};
+
+/// The layer's own token, as it was published last.
+#[derive(Default)]
+pub(crate) struct Current {
+    places: Places,
+    published: Mutex<Option<(Arc<Token>, Timestamp)>>,
+}
+
+impl Current {
+    /// Publishes the token that is in force, and until when it may be used without asking. Called
+    /// under the lock of the state, so that what readers see never goes back to an older token.
+    pub(super) fn set(&self, free: Option<(&Arc<Token>, Timestamp)>) {
+        let free = free.filter(|(_, until)| *until > Timestamp::ZERO);
+        let mut published = lock(&self.published);
+        let known = published.as_ref().map(|(token, until)| (token, *until));
+        let is_known = match (free, known) {
+            (Some((token, until)), Some((known, since))) => {
+                Arc::ptr_eq(token, known) && until == since
+            }
+            (free, known) => free.is_none() && known.is_none(),
+        };
+        if !is_known {
+            self.places.set(free);
+            *published = free.map(|(token, until)| (Arc::clone(token), until));
+        }
+    }
+}
 
 /// A token as requests carry it.
 #[derive(Clone)]
@@ -49,6 +77,12 @@ impl Token {
     pub(crate) fn is_live(&self, now: Timestamp) -> bool {
         now < self.end
     }
+
+    /// The token as it is handed out.
+    pub(super) fn access_token(&self, now: Timestamp) -> AccessToken {
+        let remaining = self.end.since(now);
+        AccessToken::new(self.header.clone(), self.generation, remaining)
+    }
 }
 
 impl fmt::Debug for Token {
@@ -67,12 +101,12 @@ mod places {
 
     use arc_swap::ArcSwapOption;
 
-    use super::Token;
+    use super::{Current, Token};
     use crate::clock::Timestamp;
     use crate::token::copy_header;
 
     /// A power of two of places, so that one is found without a division.
-    pub(crate) struct Current(Box<[Place]>);
+    pub(crate) struct Places(Box<[Place]>);
 
     /// Two cache lines, since processors fetch them in pairs.
     #[repr(align(128))]
@@ -83,7 +117,7 @@ mod places {
         token: ArcSwapOption<Token>,
     }
 
-    impl Default for Current {
+    impl Default for Places {
         fn default() -> Self {
             let place = |_| Place {
                 version: AtomicU64::new(1),
@@ -93,7 +127,7 @@ mod places {
         }
     }
 
-    impl Current {
+    impl Places {
         /// Threads see the new snapshot one after the other, each at once in its own place.
         pub(crate) fn set(&self, token: Option<(&Arc<Token>, Timestamp)>) {
             for place in &self.0 {
@@ -130,7 +164,13 @@ mod places {
         /// The token, if it may be used without asking.
         #[inline(always)]
         pub(crate) fn get(&mut self, current: &Current, now: Timestamp) -> Option<&Arc<Token>> {
-            if current.place(self.seat).version.load(Ordering::Acquire) != self.version {
+            if current
+                .places
+                .place(self.seat)
+                .version
+                .load(Ordering::Acquire)
+                != self.version
+            {
                 self.look(current);
             }
             let token = self.token.as_ref()?;
@@ -144,7 +184,7 @@ mod places {
             if self.version == 0 {
                 self.seat = SEAT.with(|seat| *seat);
             }
-            let place = current.place(self.seat);
+            let place = current.places.place(self.seat);
             self.version = place.version.load(Ordering::Acquire);
             self.token = place.token.load_full();
         }
@@ -196,7 +236,7 @@ mod places {
 
         #[test]
         fn places_hold_copies_that_share_no_bytes() {
-            let current = Current::default();
+            let current = Places::default();
             let token = token();
             current.set(Some((&token, Timestamp::from_nanos(10))));
             let copies: Vec<_> = current
@@ -249,19 +289,19 @@ mod places {
 mod model {
     use std::sync::Arc;
 
-    use super::Token;
+    use super::{Current, Token};
     use crate::clock::Timestamp;
     use crate::sync::{Mutex, lock};
 
-    pub(crate) struct Current(Mutex<Option<Arc<Token>>>);
+    pub(crate) struct Places(Mutex<Option<Arc<Token>>>);
 
-    impl Default for Current {
+    impl Default for Places {
         fn default() -> Self {
             Self(Mutex::new(None))
         }
     }
 
-    impl Current {
+    impl Places {
         pub(crate) fn set(&self, token: Option<(&Arc<Token>, Timestamp)>) {
             *lock(&self.0) = token.map(|(token, free_until)| {
                 Arc::new(Token {
@@ -277,7 +317,7 @@ mod model {
 
     impl Reader {
         pub(crate) fn get(&mut self, current: &Current, now: Timestamp) -> Option<&Arc<Token>> {
-            self.0.clone_from(&lock(&current.0));
+            self.0.clone_from(&lock(&current.places.0));
             self.0.as_ref().filter(|token| now < token.free_until)
         }
     }

@@ -316,7 +316,7 @@ async fn fetch(
         if !matches!(timeout(CREDENTIALS_TIMEOUT, changed).await, Ok(Ok(true))) {
             return Fetched::Unchanged;
         }
-        cache.end_every_backoff();
+        cache.tell(|machine| machine.end_every_backoff());
     }
     if let Err(end) = turn(cache, flight, deadline, true).await {
         return end;

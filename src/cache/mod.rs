@@ -87,7 +87,7 @@ impl TokenCache {
     pub async fn token(&self) -> Result<AccessToken, Error> {
         let wait = wait(Arc::clone(&self.cache), self.params.clone(), None);
         let token = wait.await?;
-        Ok(shell::access_token(&token, self.cache.clock.now()))
+        Ok(token.access_token(self.cache.clock.now()))
     }
 
     /// Like [`token`](Self::token), but ends a backoff first, so that the next attempt starts now.
@@ -106,7 +106,7 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn warm_up(&self) -> Result<(), Error> {
-        self.cache.end_backoff(&self.params);
+        self.cache.tell(|machine| machine.end_backoff(&self.params));
         self.token().await.map(drop)
     }
 
@@ -116,7 +116,7 @@ impl TokenCache {
     /// A flight under way is not stopped, and its token is kept. Not needed after a 401, which does
     /// less: it makes only the token that was refused suspect.
     pub fn invalidate(&self) {
-        self.cache.forget(&self.params);
+        self.cache.tell(|machine| machine.forget(&self.params));
     }
 
     /// A snapshot of the cache, for health endpoints and metrics. It takes one lock for a few lines

@@ -24,7 +24,7 @@ use crate::observe::{Event, Watch};
 use crate::params::TokenParams;
 use crate::source::{Guarded, TokenSource};
 use crate::sync::{Mutex, lock};
-use crate::token::{AccessToken, TokenResponse};
+use crate::token::TokenResponse;
 
 /// The tokens of one layer.
 pub(crate) struct Cache {
@@ -54,8 +54,6 @@ struct State {
     machine: Machine<Arc<Token>>,
     /// Those whose task has not ended, given up or not.
     flights: HashMap<u64, Arc<Flight>>,
-    /// What readers see of the layer's own token.
-    published: Option<(Arc<Token>, Timestamp)>,
 }
 
 impl Cache {
@@ -78,7 +76,6 @@ impl Cache {
             state: Mutex::new(State {
                 machine,
                 flights: HashMap::new(),
-                published: None,
             }),
             itself: Weak::clone(itself),
         })
@@ -149,7 +146,7 @@ impl Cache {
             after,
             refused,
         } = launch;
-        let refused = refused.map(|token| access_token(&token, now));
+        let refused = refused.map(|token| token.access_token(now));
         let previous = after.and_then(|flight| state.flights.get(&flight).cloned());
         let due = now.after(self.policy.flight_limit());
         let flight = Flight::new(flight, cause, params.clone(), refused, due, previous);
@@ -240,16 +237,9 @@ impl Cache {
         lock(&self.state).machine.may_attempt(params, now)
     }
 
-    pub(super) fn forget(&self, params: &TokenParams) {
-        self.change(|state| state.machine.forget(params));
-    }
-
-    pub(super) fn end_backoff(&self, params: &TokenParams) {
-        self.change(|state| state.machine.end_backoff(params));
-    }
-
-    pub(super) fn end_every_backoff(&self) {
-        self.change(|state| state.machine.end_every_backoff());
+    /// Changes the machine in a way that returns nothing.
+    pub(super) fn tell(&self, change: impl FnOnce(&mut Machine<Arc<Token>>)) {
+        self.change(|state| change(&mut state.machine));
     }
 
     pub(super) fn status(&self, params: &TokenParams) -> CacheStatus {
@@ -262,29 +252,13 @@ impl Cache {
         }
     }
 
-    /// Changes the state, and publishes what is in force then. Under the lock, so that what readers
-    /// see never goes back to an older token.
+    /// Changes the state, and publishes what is in force then.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let (result, evicted) = {
             let mut state = lock(&self.state);
             let result = change(&mut state);
-            let State {
-                machine, published, ..
-            } = &mut *state;
-            let free = machine
-                .free(&self.own)
-                .filter(|(_, until)| *until > Timestamp::ZERO);
-            let is_new = match (&free, &*published) {
-                (None, None) => false,
-                (Some((token, until)), Some((known, since))) => {
-                    !Arc::ptr_eq(token, known) || until != since
-                }
-                _ => true,
-            };
-            if is_new {
-                self.current.set(free);
-                *published = free.map(|(token, until)| (Arc::clone(token), until));
-            }
+            let machine = &mut state.machine;
+            self.current.set(machine.free(&self.own));
             (result, machine.take_evicted())
         };
         for _ in 0..evicted {
@@ -322,10 +296,4 @@ impl fmt::Debug for Cache {
             .field("policy", &self.policy)
             .finish_non_exhaustive()
     }
-}
-
-/// A token as it is handed out.
-pub(super) fn access_token(token: &Token, now: Timestamp) -> AccessToken {
-    let remaining = token.end.since(now);
-    AccessToken::new(token.header.clone(), token.generation, remaining)
 }

@@ -5,15 +5,14 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use bytes::Bytes;
 use form_urlencoded::Serializer;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::custom::AuthRequest;
-use super::mask::{Needle, mask};
+use super::custom::{AuthRequest, sensitive};
+use super::mask::{Needle, SHORTEST_VALUE, mask};
 use super::{CLIENT_ID, CLIENT_SECRET, ClientAuth, Method};
 use crate::error::{Error, wrapping};
 use crate::params::{TokenParams, form_size};
@@ -177,13 +176,6 @@ fn basic(headers: &mut HeaderMap, pair: &str) {
     headers.insert(AUTHORIZATION, value.expect("base64 is visible ASCII"));
 }
 
-/// A header value whose bytes are wiped with the last header that shares them.
-pub(super) fn sensitive(value: Zeroizing<String>) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
 // `concat` makes its string in full size, as all buffers of secrets are made: growing would leave
 // copies behind that nobody wipes.
 fn pair(id: &str, secret: &str) -> Zeroizing<String> {
@@ -209,9 +201,6 @@ fn percent_encode(text: &str) -> Zeroizing<String> {
     }
     encoded
 }
-
-/// Shorter values may be words.
-pub(super) const SHORTEST_VALUE: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use form_urlencoded::Serializer;
 use futures_util::future::BoxFuture;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use zeroize::Zeroizing;
 
-use super::credentials::{SHORTEST_VALUE, sensitive};
+use super::mask::SHORTEST_VALUE;
 use crate::error::{BoxError, Error};
 use crate::params::{TokenParams, form_size};
 
@@ -180,4 +181,11 @@ impl fmt::Debug for AuthRequest {
             .field("parameters", &parameters)
             .finish_non_exhaustive()
     }
+}
+
+/// A header value whose bytes are wiped with the last header that shares them.
+pub(super) fn sensitive(value: Zeroizing<String>) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }

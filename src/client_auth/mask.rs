@@ -13,7 +13,8 @@ use std::collections::HashSet;
 
 use zeroize::{DefaultIsZeroes, Zeroizing};
 
-use super::credentials::SHORTEST_VALUE;
+/// Shorter values may be words.
+pub(super) const SHORTEST_VALUE: usize = 8;
 
 /// A secret to look for in a text.
 #[derive(Clone, Copy)]

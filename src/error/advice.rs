@@ -269,7 +269,8 @@ mod tests {
         let codes = "\
                      access_denied account_selection_required authorization_pending \
                      consent_required expired_token insufficient_scope \
-                     insufficient_user_authentication interaction_required invalid_authorization_details invalid_client \
+                     insufficient_user_authentication interaction_required \
+                     invalid_authorization_details invalid_client \
                      invalid_client_metadata invalid_dpop_proof invalid_grant invalid_redirect_uri \
                      invalid_request invalid_request_object invalid_request_uri invalid_scope \
                      invalid_software_statement invalid_target invalid_token login_required \

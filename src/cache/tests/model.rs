@@ -179,7 +179,7 @@ fn check_at_rest(cache: &Arc<Cache>) -> Arc<Token> {
 
 /// Generations number the flights.
 fn launched(cache: &Arc<Cache>) -> u64 {
-    cache.forget(cache.own());
+    cache.tell(|machine| machine.forget(cache.own()));
     let (Decision::Wait { flight, .. }, true) = ask_for(cache, None) else {
         panic!("nothing is held back");
     };
