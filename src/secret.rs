@@ -188,7 +188,7 @@ fn read_file(path: &Path) -> io::Result<SecretString> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_FILE + 2));
     file.take(LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > LARGEST_FILE {
-        return Err(invalid(TOO_LARGE));
+        return Err(invalid("it is larger than 64 KiB"));
     }
     let text = std::str::from_utf8(&bytes);
     text.map(SecretString::from)
@@ -196,11 +196,8 @@ fn read_file(path: &Path) -> io::Result<SecretString> {
 }
 
 fn check_file(file: &Metadata) -> io::Result<()> {
-    match file.len() {
-        _ if !file.is_file() => Err(invalid("it is not a regular file")),
-        length if length > LARGEST_FILE as u64 => Err(invalid(TOO_LARGE)),
-        _ => Ok(()),
-    }
+    let regular = file.is_file().then_some(());
+    regular.ok_or_else(|| invalid("it is not a regular file"))
 }
 
 fn invalid(what: &'static str) -> io::Error {
@@ -208,7 +205,6 @@ fn invalid(what: &'static str) -> io::Error {
 }
 
 const LARGEST_FILE: usize = 64 * 1024;
-const TOO_LARGE: &str = "it is larger than 64 KiB";
 
 /// Editors and `echo` end a file with a line break that is not part of the secret. Only one goes,
 /// so that a secret which really ends in one can still be written.

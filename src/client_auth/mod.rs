@@ -23,7 +23,7 @@ use crate::secret::{Secret, is_printable};
 /// | constructor | method | what is sent |
 /// |---|---|---|
 /// | [`basic`](Self::basic) | `client_secret_basic`, raw | `Basic base64(id:secret)` |
-/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | the same, percent-encoded |
+/// | [`basic_encoded`](Self::basic_encoded) | `client_secret_basic` | both percent-encoded |
 /// | [`post`](Self::post) | `client_secret_post` | id and secret in the form |
 /// | [`none`](Self::none) | `none` | the id in the form |
 /// | [`custom`](Self::custom) | your own | one of the above, and what a hook of yours adds |
