@@ -40,7 +40,8 @@ fn burst(callers: usize) {
         .collect();
     times.sort();
     println!(
-        "{callers} cold callers, endpoint {DELAY:?}: 1 token request, last caller done after {:.1?} (median; {:.1?} to {:.1?})",
+        "{callers} cold callers, endpoint {DELAY:?}: 1 token request, \
+         last caller done after {:.1?} (median; {:.1?} to {:.1?})",
         times[5], times[0], times[10],
     );
 }
@@ -100,7 +101,8 @@ fn many_keys(keys: usize, bound: usize) {
     });
     let each = took / u32::try_from(keys).expect("a count");
     println!(
-        "{keys} keys under a bound of {bound}: {entries} entries; {} KiB held after the first {bound}, {} KiB after all; {each:.1?} for each",
+        "{keys} keys under a bound of {bound}: {entries} entries; \
+         {} KiB held after the first {bound}, {} KiB after all; {each:.1?} for each",
         peaks[0] / 1024,
         all.bytes_current / 1024,
     );

@@ -99,7 +99,9 @@ async fn call_a_real_gateway() -> Result<(), BoxError> {
         format!("{status} in {took:.0?}, {length} bytes, GET {url}"),
     );
     if status == StatusCode::UNAUTHORIZED {
-        return Err("the API refused a token that is a moment old; check that it belongs to this gateway, and the scope".into());
+        return Err("the API refused a token that is a moment old; \
+            check that it belongs to this gateway, and the scope"
+            .into());
     }
     Ok(())
 }

@@ -128,8 +128,7 @@ impl Service<Request<String>> for Strict {
 
 // R2, P28
 #[tokio::test(start_paused = true)]
-async fn the_instance_that_was_polled_ready_is_the_one_called_with_and_without_a_wait_and_on_replay()
- {
+async fn the_instance_polled_ready_is_the_one_called_with_and_without_a_wait_and_on_replay() {
     let endpoint = Endpoint::new().latency(Duration::from_millis(20));
     let calls = Arc::new(AtomicUsize::new(0));
     let inner = Strict {

@@ -116,8 +116,7 @@ async fn a_waiter_with_a_short_deadline_fails_alone() {
 
 // K7
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_never_answers_times_out_for_all_waiters_and_may_be_asked_again_after_backoff()
- {
+async fn an_endpoint_that_never_answers_times_out_for_all_and_may_be_asked_again_after_backoff() {
     let endpoint = Endpoint::new().always(Answer::Hang);
     let layer = layer(&endpoint);
     let start = Instant::now();

@@ -61,12 +61,15 @@ async fn encoded_basic_percent_encodes_both_parts() {
         (
             "1PpG/Q 1",
             "z/tZ9VwFZqApmIQ+ZH1I5pLk/uB4ud:X2/8bL+wfFTt1rFw=",
-            "Basic MVBwRyUyRlElMjAxOnolMkZ0WjlWd0ZacUFwbUlRJTJCWkgxSTVwTGslMkZ1QjR1ZCUzQVgyJTJGOGJMJTJCd2ZGVHQxckZ3JTNE",
+            "Basic MVBwRyUyRlElMjAxOnolMkZ0WjlWd0ZacUFwbUlR\
+             JTJCWkgxSTVwTGslMkZ1QjR1ZCUzQVgyJTJGOGJMJTJCd2ZGVHQxckZ3JTNE",
         ),
         (
             "796d8fae-a42f-4e4f-ab25-d6205b6d4fa2",
             "MKEM/A7Pkn7JuU0LAcxyHVKvwdczsugaPU0BieLb4CbQAgQj+ypcanFOCb0/FA5h",
-            "Basic Nzk2ZDhmYWUtYTQyZi00ZTRmLWFiMjUtZDYyMDViNmQ0ZmEyOk1LRU0lMkZBN1BrbjdKdVUwTEFjeHlIVkt2d2RjenN1Z2FQVTBCaWVMYjRDYlFBZ1FqJTJCeXBjYW5GT0NiMCUyRkZBNWg=",
+            "Basic Nzk2ZDhmYWUtYTQyZi00ZTRmLWFiMjUtZDYyMDViNmQ0ZmEy\
+             Ok1LRU0lMkZBN1BrbjdKdVUwTEFjeHlIVkt2d2RjenN1Z2FQVTBCaWVM\
+             YjRDYlFBZ1FqJTJCeXBjYW5GT0NiMCUyRkZBNWg=",
         ),
     ];
     for (id, secret, header) in rows {
@@ -81,7 +84,8 @@ async fn post_puts_id_and_secret_into_the_form_and_nowhere_else() {
     let seen = sent(|layer| layer, ClientAuth::post("id", "a~*!'()-_.b%&+ £€")).await;
     assert_eq!(
         seen.body,
-        "grant_type=client_credentials&client_id=id&client_secret=a%7E*%21%27%28%29-_.b%25%26%2B+%C2%A3%E2%82%AC"
+        "grant_type=client_credentials&client_id=id\
+         &client_secret=a%7E*%21%27%28%29-_.b%25%26%2B+%C2%A3%E2%82%AC"
     );
     assert!(!seen.headers.contains_key("authorization"));
 }

@@ -73,9 +73,10 @@ fn a_token_url_that_would_expose_the_credentials_is_refused() {
             .token_client(Endpoint::new())
             .build()
     };
-    assert!(
-        matches!(build("http://gw.example/token"), Err(BuildError::TokenUrl { reason, .. }) if reason.starts_with("http to gw.example "))
-    );
+    assert!(matches!(
+        build("http://gw.example/token"),
+        Err(BuildError::TokenUrl { reason, .. }) if reason.starts_with("http to gw.example ")
+    ));
     for url in [
         "https://user:pw@gw.example/token",
         "https://gw.example/token#part",

@@ -262,8 +262,9 @@ async fn an_error_names_endpoint_status_code_description_request_id_and_what_to_
     assert!(next.ends_with('s'), "{next}");
     assert_eq!(
         text,
-        "no access token from 127.0.0.1: the token endpoint rejected the request: invalid_scope, status 400, \"no such scope\", \
-         request id req-7 (1 attempt in 0.0ns); no scope was asked for, and the server may want one: set it with scope()"
+        "no access token from 127.0.0.1: the token endpoint rejected the request: \
+         invalid_scope, status 400, \"no such scope\", request id req-7 (1 attempt in 0.0ns); \
+         no scope was asked for, and the server may want one: set it with scope()"
     );
 }
 

@@ -117,8 +117,10 @@ impl Report {
 
     pub fn cached(&self) -> String {
         let mut table = format!(
-            "The lower quartile of {ROUNDS} short rounds, in which the contestants take turns; for two threads, of those rounds in which both ran all the time.\n\n\
-             | per cached request | version | ns | ns above no layer | allocations above | bytes above | ns, two threads at once | throughput of each, of one alone |\n\
+            "The lower quartile of {ROUNDS} short rounds, in which the contestants take turns; \
+             for two threads, of those rounds in which both ran all the time.\n\n\
+             | per cached request | version | ns | ns above no layer | allocations above \
+             | bytes above | ns, two threads at once | throughput of each, of one alone |\n\
              |---|---|--:|--:|--:|--:|--:|--:|\n"
         );
         for line in &self.lines {
@@ -154,8 +156,11 @@ impl Report {
         let bound = BOUND.as_secs();
         let all = OTHERS + 1;
         let mut table = format!(
-            "The endpoint answers after {answer} ms, and at once where calls come one by one. Each cell is cut off after {bound} s.\n\n\
-             | contestant | endpoint | {} cold callers: token requests, last one done | the same, endpoint failing | {} calls one by one after a failure | first of {all} callers dropped |\n\
+            "The endpoint answers after {answer} ms, and at once where calls come one by one. \
+             Each cell is cut off after {bound} s.\n\n\
+             | contestant | endpoint | {} cold callers: token requests, last one done \
+             | the same, endpoint failing | {} calls one by one after a failure \
+             | first of {all} callers dropped |\n\
              |---|---|--:|--:|--:|--:|\n",
             grouped(CALLERS as u64),
             grouped(CALLS),
@@ -222,13 +227,16 @@ impl Report {
             &mut y,
         );
         let asked = panel(
-            "Token requests until 10,000 cold callers have an answer, endpoint failing, at most 3 s (log scale)",
+            "Token requests until 10,000 cold callers have an answer, \
+             endpoint failing, at most 3 s (log scale)",
             &asked,
             10_000.0,
             &mut y,
         );
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" viewBox=\"0 0 {WIDTH} {y}\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n\
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{y}\" \
+             viewBox=\"0 0 {WIDTH} {y}\" \
+             font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{cost}{asked}</svg>\n"
         )
     }
@@ -310,7 +318,8 @@ fn panel(title: &str, bars: &[(&Row, f64, String)], most: f64, y: &mut f64) -> S
         let _ = writeln!(
             svg,
             "<text x=\"{}\" y=\"{text}\" text-anchor=\"end\">{name}</text>\
-             <rect x=\"{LEFT}\" y=\"{line}\" width=\"{width:.1}\" height=\"{BAR}\" fill=\"{colour}\"/>\
+             <rect x=\"{LEFT}\" y=\"{line}\" width=\"{width:.1}\" \
+             height=\"{BAR}\" fill=\"{colour}\"/>\
              <text x=\"{:.1}\" y=\"{text}\">{label}</text>",
             LEFT - 8.0,
             LEFT + width + 6.0

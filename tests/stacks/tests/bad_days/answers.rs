@@ -135,7 +135,11 @@ pub(crate) fn the_provider(servers: &Runtime) -> [Day; 8] {
                 "The server refuses under a status of 200.",
                 seen(json(
                     "200 OK",
-                    r#"{"error":"incorrect_client_credentials","error_description":"The client_id and/or client_secret passed are incorrect."}"#,
+                    concat!(
+                        r#"{"error":"incorrect_client_credentials","#,
+                        r#""error_description":"#,
+                        r#""The client_id and/or client_secret passed are incorrect."}"#,
+                    ),
                 )),
             ),
             Day::new(

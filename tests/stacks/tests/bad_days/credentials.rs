@@ -14,7 +14,10 @@ pub(crate) fn credentials(servers: &Runtime) -> [Day; 10] {
     let serve = |act| Server::plain(servers, act);
     let rfc = serve(json(
         "401 Unauthorized",
-        r#"{"error":"invalid_client","error_description":"Invalid client or Invalid client credentials"}"#,
+        concat!(
+            r#"{"error":"invalid_client","#,
+            r#""error_description":"Invalid client or Invalid client credentials"}"#,
+        ),
     ));
     let gateway = serve(json(
         "401 Unauthorized",
@@ -23,7 +26,11 @@ pub(crate) fn credentials(servers: &Runtime) -> [Day; 10] {
     let silent = serve(answer("401 Unauthorized", &[], ""));
     let grant = serve(json(
         "400 Bad Request",
-        r#"{"error":"unauthorized_client","error_description":"AADSTS700016: the application was not found in the directory"}"#,
+        concat!(
+            r#"{"error":"unauthorized_client","#,
+            r#""error_description":"#,
+            r#""AADSTS700016: the application was not found in the directory"}"#,
+        ),
     ));
     let address = serve(json(
         "403 Forbidden",

@@ -20,7 +20,11 @@ pub(crate) fn what_is_asked_for(servers: &Runtime) -> [Day; 4] {
     let silent = serve("400 Bad Request", r#"{"error":"invalid_scope"}"#);
     let audience = serve(
         "403 Forbidden",
-        r#"{"error":"access_denied","error_description":"Client is not authorized to access \"https://api.bank.example\""}"#,
+        concat!(
+            r#"{"error":"access_denied","#,
+            r#""error_description":"#,
+            r#""Client is not authorized to access \"https://api.bank.example\""}"#,
+        ),
     );
     let narrow = serve(
         "200 OK",

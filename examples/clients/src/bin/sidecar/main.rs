@@ -5,12 +5,17 @@
 //! `curl -i http://127.0.0.1:8080/accounts`. Without environment variables it starts an emulated
 //! gateway and passes requests to that.
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET`, `OAUTH_SCOPE` | as for `OAuthLayer::from_env` |
-//! | `API_URL` | where requests go: an origin, or an origin and a path to put before theirs. No other origin gets the token; `http://` is your consent to send it there in the clear |
-//! | `LISTEN` | a loopback address and port; default `127.0.0.1:8080` |
-//! | `SIDECAR_HEADER` | `NAME:VALUE`, a header that every request must have, once; it is not passed on. Default: none |
+//! The environment variables:
+//!
+//! - `OAUTH_TOKEN_URL`, `OAUTH_CLIENT_ID`, `OAUTH_CLIENT_SECRET`, `OAUTH_SCOPE`: as for
+//!   `OAuthLayer::from_env`.
+//! - `API_URL`: where requests go: an origin, or an origin and a path to put before theirs. No
+//!   other origin gets the token; `http://` is your consent to send it there in the clear.
+//! - `LISTEN`: a loopback address and port; default `127.0.0.1:8080`.
+//! - `SIDECAR_HEADER`: `NAME:VALUE`, a header that every request must have, once; it is not passed
+//!   on. Default: none.
+//!
+//! How it behaves:
 //!
 //! - Bodies are streamed both ways. A request without a body is sent again when the API refuses its
 //!   token, once.
@@ -30,21 +35,24 @@
 //! | request | answer |
 //! |---|---|
 //! | no `Host`, or two | 400 |
-//! | a `Host` that is not `localhost`, 127/8 or `[::1]`, with any port or none; no trailing dot | 403 |
-//! | the absolute form (`GET http://…`) with another host than `Host`, or with another scheme than `http` | 403 |
+//! | a `Host` other than `localhost`, 127/8 or `[::1]`, any port or none; no trailing dot | 403 |
+//! | the absolute form (`GET http://…`) with another host than `Host` | 403 |
+//! | the absolute form with another scheme than `http` | 403 |
 //! | an `Origin`, whatever its value | 403 |
 //! | `Sec-Fetch-Site` other than `none`; any `Sec-Fetch-…` header twice | 403 |
 //! | `SIDECAR_HEADER` is set and the header is missing, wrong, or there twice | 403 |
 //! | a target that does not begin with `/` (`*`, `host:port`) | 400 |
-//! | a `.` or `..` segment, also percent-encoded, with `\` for `/`, or with `;`, `?` or `#` after it (`..;x`, `..%3fx`) | 400 |
-//! | a path with a control character, overlong UTF-8 or a `%u` escape (`%09`, `%c0%ae`, `%u002e`) | 400 |
+//! | a `.` or `..` segment, also percent-encoded or with `\` for `/` | 400 |
+//! | such a segment with `;`, `?` or `#` after it (`..;x`, `..%3fx`) | 400 |
+//! | a path with a control character, overlong UTF-8 or `%u` (`%09`, `%c0%ae`, `%u002e`) | 400 |
 //! | `CONNECT`, `TRACE`, `TRACK` | 501 |
 //! | `Upgrade` other than `h2c`, which is not passed on | 501 |
-//! | `Transfer-Encoding` other than `chunked` alone | 501; 400 where `chunked` is not the last, so that the body has no end |
+//! | `Transfer-Encoding` of more than `chunked`, but with `chunked` as the last | 501 |
+//! | `Transfer-Encoding` without `chunked` as the last, so that the body has no end | 400 |
 //! | both `Content-Length` and `Transfer-Encoding` | 400 |
 //! | `Expect` other than `100-continue` | 417 |
 //! | a body that ends early or whose chunks are broken | 400; the API may have seen its beginning |
-//! | not HTTP as RFC 9112 has it (a folded header, a blank in a name, two different lengths) | 400, by hyper |
+//! | not HTTP by RFC 9112 (a folded header, a blank in a name, differing lengths) | 400, by hyper |
 //! | a head of more than 64 KiB or 100 headers | 431, by hyper |
 //! | HTTP/2 | the connection is closed |
 //!
@@ -394,6 +402,6 @@ fn told(error: &(dyn Error + 'static)) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-const HOP_BY_HOP: &str = "connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer \
-                          transfer-encoding upgrade";
+const HOP_BY_HOP: &str = "connection keep-alive proxy-authenticate proxy-authorization \
+                          proxy-connection te trailer transfer-encoding upgrade";
 const GRACE: Duration = Duration::from_secs(25);
