@@ -31,6 +31,6 @@ impl From<&str> for Note {
 // Builder::new().out_dir(directory).compile(&[service]);
 // ```
 #[allow(unused_qualifications, reason = "it is as it was written")]
-mod service;
+mod generated;
 
-pub use service::{notes_client::NotesClient, notes_server};
+pub use generated::{notes_client::NotesClient, notes_server};
