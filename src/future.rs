@@ -114,11 +114,11 @@ where
 }
 
 /// Where a detour ends.
-enum Exit<S, B>
+enum Exit<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    Call(S::Future, Bearer, Arc<Token>, Option<Spare<S, B>>),
+    Call(S::Future, Bearer, Arc<Token>, Option<Box<Rare<S, B, R>>>),
     Answer(S::Response),
 }
 
@@ -286,7 +286,7 @@ where
             Exit::Call(response, bearer, token, spare) => {
                 *this.bearer = bearer;
                 *this.carried = Carried::Token(token);
-                *this.rare = spare.map(|spare| Box::new(Rare::Spare(spare)));
+                *this.rare = spare;
                 this.response.set(Some(response));
                 self.poll(cx)
             }
@@ -366,12 +366,13 @@ where
     S: Service<Request<B>> + Clone,
     R: ReplayBody<B>,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit<S, B>, Error>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit<S, B, R>, Error>> {
         let token = ready!(self.wait.as_mut().poll(cx))?;
         let request = self.request.take();
         let mut request = request.expect("polled after it was ready");
         let bearer = attach(&mut request, &token, self.origin);
         let spare = spare(&request, &self.ready, &self.replay, &self.cache);
+        let spare = spare.map(|spare| Box::new(Rare::Spare(spare)));
         let response = self.ready.call(request);
         Poll::Ready(Ok(Exit::Call(response, bearer, token, spare)))
     }
@@ -382,7 +383,7 @@ where
     S: Service<Request<B>>,
 {
     /// The replay, or the first answer when there is none.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Exit<S, B>> {
+    fn poll<R>(&mut self, cx: &mut Context<'_>) -> Poll<Exit<S, B, R>> {
         let token = match &self.renewed {
             Some(token) => token,
             None => match ready!(self.wait.as_mut().poll(cx)) {
@@ -419,7 +420,7 @@ where
         Poll::Ready(Exit::Call(response, bearer, token, None))
     }
 
-    fn give_up(&mut self) -> Poll<Exit<S, B>> {
+    fn give_up<R>(&mut self) -> Poll<Exit<S, B, R>> {
         let answer = self.answer.take().expect("polled after it was ready");
         Poll::Ready(Exit::Answer(answer))
     }

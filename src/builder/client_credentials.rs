@@ -11,7 +11,7 @@ use crate::error::BuildError;
 
 impl OAuthLayerBuilder<ClientCredentials> {
     pub(crate) fn client_credentials(token_url: String, auth: ClientAuth) -> Self {
-        let settings = Settings::new(token_url, auth);
+        let settings = Box::new(Settings::new(token_url, auth));
         Self::of(Source::ClientCredentials(
             settings,
             Box::new(|source| source),

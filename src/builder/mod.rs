@@ -45,7 +45,7 @@ struct LayerSettings {
 
 /// A source that is built last, when all its settings are known, or one of the user's own.
 enum Source<T> {
-    ClientCredentials(Settings, Wrap<ClientCredentials, T>),
+    ClientCredentials(Box<Settings>, Wrap<ClientCredentials, T>),
     Own(T),
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::current::Token;
 use super::machine::{Decision, End, Wish};
-use super::shell::Cache;
+use super::shell::{Cache, Decided};
 use super::waiters::{Flight, LOOK, Outcome, Waiter};
 use crate::clock::Timestamp;
 use crate::endpoint::{Stage, within_attempt};
@@ -47,7 +47,7 @@ pub(super) fn ask(
     newer_than: Option<u64>,
     can_wait: bool,
     runtime: Option<&Handle>,
-) -> (Decision<Arc<Token>, Arc<Flight>>, bool) {
+) -> (Decided, bool) {
     // Given up by the next call that meets it: the runtime that it was launched on is not driven,
     // or the process was frozen.
     if let Some(flight) = cache.overdue(params) {

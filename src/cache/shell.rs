@@ -56,6 +56,9 @@ struct State {
     flights: HashMap<u64, Arc<Flight>>,
 }
 
+/// What a call may do now.
+pub(super) type Decided = Decision<Arc<Token>, Arc<Flight>>;
+
 impl Cache {
     pub(crate) fn new(source: Arc<dyn TokenSource>, config: CacheConfig) -> Arc<Self> {
         let source = Guarded::new(source);
@@ -107,11 +110,7 @@ impl Cache {
     }
 
     /// Decides for one call. The second value is a flight that the caller has to launch.
-    pub(super) fn ask(
-        &self,
-        params: &TokenParams,
-        wish: Wish,
-    ) -> (Decision<Arc<Token>, Arc<Flight>>, Option<Arc<Flight>>) {
+    pub(super) fn ask(&self, params: &TokenParams, wish: Wish) -> (Decided, Option<Arc<Flight>>) {
         let now = self.clock.now();
         self.change(|state| {
             let (decision, launch) = state.machine.ask(params, wish, now);

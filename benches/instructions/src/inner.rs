@@ -83,7 +83,8 @@ fn exchange() {
         let server = async {
             let (mut stream, _) = listener.accept().await.expect("a connection");
             let mut head = [0; 1024];
-            stream.read(&mut head).await.expect("a request");
+            let read = stream.read(&mut head).await.expect("a request");
+            assert_ne!(read, 0);
             let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
             stream.write_all(answer).await.expect("it is read");
         };

@@ -34,7 +34,9 @@ fn main() {
 }
 
 /// A name, and what sends so many requests.
-type Cell = (String, fn(usize));
+type Cell = (String, Run);
+
+type Run = fn(usize);
 
 fn cells() -> Vec<Cell> {
     let mut cells = Vec::new();
@@ -44,7 +46,7 @@ fn cells() -> Vec<Cell> {
     add::<Unboxed>(&mut cells, "unboxed");
     add::<Sized110>(&mut cells, "110");
     add::<Sized400>(&mut cells, "400");
-    let rest: [(&str, fn(usize)); 6] = [
+    let rest: [(&str, Run); 6] = [
         ("110/prebuilt-header", |count| {
             repeat(count, request, Prebuilt::new(Sized110::new()));
         }),
@@ -80,7 +82,7 @@ fn cells() -> Vec<Cell> {
 }
 
 fn add<S: Inner>(cells: &mut Vec<Cell>, inner: &str) {
-    let runs: [(&str, fn(usize)); 6] = [
+    let runs: [(&str, Run); 6] = [
         ("none", |count| repeat(count, request, S::new())),
         ("minimal", |count| {
             repeat(count, request, Minimal::new(S::new()));
