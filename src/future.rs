@@ -1,4 +1,4 @@
-//! The future of one request through the layer: what its answer says of the token, and its rare
+//! The future of one request through the layer: what its answer says about the token, and its rare
 //! detours, a wait for a token and a replay (rules R4, R18, R19 and R21).
 
 use std::fmt;
@@ -72,7 +72,7 @@ pub(crate) struct Spare<S, B> {
     cache: Arc<Cache>,
 }
 
-/// What a request with a token at hand that is not refused never needs. Behind one box, so that
+/// State that an ordinary request never needs. Behind one box, so that
 /// such a request does not pay for it in moves.
 enum Rare<S, B, R>
 where
@@ -104,8 +104,8 @@ where
     refused: Arc<Token>,
     /// How long the answer may be withheld.
     until: Instant,
-    /// Rings then, where the service is not ready. It may never be: the body of the answer can hold
-    /// the very slot that it waits for.
+    /// Fires at that time if the service is still not ready. It may never be: the body of the
+    /// answer can hold the very slot that it waits for.
     limit: Option<Pin<Box<Sleep>>>,
     origin: u64,
     spare: Spare<S, B>,
@@ -295,7 +295,7 @@ where
 }
 
 impl Bearer {
-    /// Whether the answer says nothing of the token, and there is nothing to say of it.
+    /// Whether the answer can be returned as it is.
     #[inline(always)]
     fn accepts<B>(&self, answer: &Response<B>, carried: &Carried) -> bool {
         let Carried::Token(token) = carried else {

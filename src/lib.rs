@@ -78,11 +78,11 @@
 //!
 //! # Errors
 //!
-//! The service's error is [`BoxError`]: the inner service's own error, or an [`Error`] of ours to
-//! be had by `downcast_ref`. Its predicates say what kind of failure it is. Its text is the whole
-//! story in one line, the innermost cause and what an operator can do included, so it is enough to
-//! print it alone; `Debug` begins with it too. A bad configuration is a [`BuildError`] from the
-//! builder.
+//! The service's error is [`BoxError`]: the inner service's own error, or one of this crate's
+//! [`Error`]s, which you can `downcast_ref`. Its predicates say what kind of failure it is. Its
+//! text is the whole story in one line, the innermost cause and what an operator can do included,
+//! so it is enough to print it alone; `Debug` begins with it too. A bad configuration is a
+//! [`BuildError`] from the builder.
 //!
 //! # Features
 //!
@@ -98,6 +98,7 @@
 // Not for the tests and examples of the package, whose helpers may panic.
 #![warn(clippy::unwrap_used)]
 
+mod attempt;
 mod builder;
 mod cache;
 pub mod challenge;

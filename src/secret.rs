@@ -120,8 +120,8 @@ impl Secret {
                 let read = provider().await.map_err(|source| {
                     Error::transient("the secret provider failed")
                         .with_advice(
-                            "look at the cause, which is the provider's own; requests resume by \
-                             themselves",
+                            "look at the cause, which is the provider's own; requests recover on \
+                             their own once this is fixed",
                         )
                         .with_source(source)
                 });
@@ -133,8 +133,8 @@ impl Secret {
             return Ok(secret);
         };
         Err(Error::transient(format!("{place} {what}")).with_advice(
-            "it has to be the secret alone, as UTF-8; nothing was sent, and requests resume by \
-             themselves",
+            "it has to be the secret alone, as UTF-8; nothing was sent, and requests recover on \
+             their own once this is fixed",
         ))
     }
 }

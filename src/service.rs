@@ -37,7 +37,8 @@ pub struct OAuth<S, R = NoReplay> {
     replay: R,
 }
 
-/// In a request's extensions: send it without a token. For health checks and the like.
+/// A marker for a request's extensions: the request goes out without a token, for example for a
+/// health check.
 ///
 /// No token is fetched for it, and neither its `Authorization` header nor its destination is looked
 /// at.
@@ -101,7 +102,7 @@ where
     #[inline(never)]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shared = &*self.shared;
-        // What is rare is told from the rest by two looks, and has a function of its own.
+        // Two cheap checks single out the rare cases, which have their own function.
         if !request.extensions().is_empty() || shared.keep_authorization {
             return self.call_with_options(request);
         }

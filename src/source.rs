@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::attempt::Attempt;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::params::TokenParams;
@@ -101,6 +102,8 @@ pub struct TokenRequest<'a> {
     cause: FetchCause,
     attempt: u32,
     refused: Option<&'a AccessToken>,
+    /// None where a source is called by hand.
+    pub(crate) within: Option<&'a Attempt>,
 }
 
 impl<'a> TokenRequest<'a> {
@@ -112,6 +115,7 @@ impl<'a> TokenRequest<'a> {
             cause: FetchCause::NoToken,
             attempt: 1,
             refused: None,
+            within: None,
         }
     }
 
@@ -150,6 +154,11 @@ impl<'a> TokenRequest<'a> {
         self.refused = refused;
         self
     }
+
+    pub(crate) fn within(mut self, attempt: &'a Attempt) -> Self {
+        self.within = Some(attempt);
+        self
+    }
 }
 
 /// Why a flight was started.
@@ -183,7 +192,7 @@ impl FetchCause {
     }
 }
 
-/// A token source whose panics are values: a failure like any other, and never a lost flight, which
+/// A token source whose panics become errors, so that a panic never looks like a lost flight, which
 /// would be tried again at once.
 ///
 /// It is the only place where the crate calls the user's [`TokenSource`].
@@ -266,7 +275,7 @@ impl<T> Drop for GuardedFuture<'_, T> {
 impl From<Panicked> for Error {
     /// The panic's message may hold anything, so it is not repeated.
     fn from(_: Panicked) -> Self {
-        Self::transient("the token source panicked").with_advice(
+        Self::panicked("the token source panicked").with_advice(
             "look for the panic's own message; it comes from the TokenSource, the token client or \
              the secret provider",
         )

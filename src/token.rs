@@ -31,13 +31,12 @@ pub struct TokenResponse {
     pub(crate) expires_in: Option<Duration>,
     pub(crate) refresh_in: Option<Duration>,
     pub(crate) scope: Option<String>,
-    pub(crate) lenient: bool,
     /// The credentials have changed since others were refused for them.
     pub(crate) by_new_credentials: bool,
 }
 
 impl TokenResponse {
-    /// An answer with this access token and nothing else said.
+    /// A response that holds only this access token.
     ///
     /// # Errors
     ///
@@ -56,7 +55,6 @@ impl TokenResponse {
             expires_in: None,
             refresh_in: None,
             scope: None,
-            lenient: false,
             by_new_credentials: false,
         })
     }

@@ -102,7 +102,7 @@ fn wait(policy: &CachePolicy, error: &Error, streak: u32, live: bool, draw: f64)
     } else {
         (without_token, RETRY_AFTER_CAP[0])
     };
-    let [first, longest, cap] = [first, longest, cap].map(|secs| policy.paced(secs));
+    let [first, longest, cap] = [first, longest, cap].map(|secs| policy.scaled(secs));
     let doublings = (streak - 1).min(31);
     // The random part is as large as the step, so half of the longest is left to the step.
     let step = first.saturating_mul(1 << doublings).min(longest / 2);
@@ -171,7 +171,7 @@ impl Budget {
     fn new(policy: &CachePolicy, now: Timestamp) -> Self {
         Self {
             left: RENEWALS,
-            interval: policy.paced(INTERVAL),
+            interval: policy.scaled(INTERVAL),
             since: now,
             begun: false,
             told: false,
@@ -191,7 +191,7 @@ impl Budget {
             self.since = now;
         }
         if self.begun {
-            self.interval = (self.interval * 2).min(policy.paced(LONGEST_INTERVAL));
+            self.interval = (self.interval * 2).min(policy.scaled(LONGEST_INTERVAL));
         }
         self.begun = true;
         self.left -= 1;

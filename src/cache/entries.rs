@@ -172,7 +172,7 @@ impl<T> Entries<T> {
         };
         let ended = entry.flight.take_if(|under_way| *under_way == flight);
         entry.given_up = ended.or(entry.given_up);
-        // Not forgotten before anyone has used what the flight brought, and decided anew.
+        // Keep it until someone has used the new token; the next call decides.
         entry.used = true;
         entry.free_until = Timestamp::ZERO;
         if entry.aside.is_none() && !mem::replace(&mut entry.candidate, true) {
@@ -219,7 +219,7 @@ impl<T> Entries<T> {
         self.evicted += usize::from(live);
     }
 
-    /// That both halves agree, for the tests of the machine.
+    /// Checks that map and lists agree, for the tests of the machine.
     #[cfg(test)]
     pub(super) fn check(&self, own: &TokenParams) {
         let candidates: std::collections::HashSet<_> = self.candidates.iter().collect();

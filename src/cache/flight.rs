@@ -15,9 +15,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use super::current::Token;
 use super::machine::{Decision, End, Wish};
 use super::shell::{Cache, Decided};
-use super::waiters::{Flight, LOOK, Outcome, Waiter};
+use super::waiters::{Flight, Outcome, TICK, Waiter};
+use crate::attempt::Attempt;
 use crate::clock::Timestamp;
-use crate::endpoint::{Stage, within_attempt};
 use crate::error::Error;
 use crate::observe::{self, Event, trace};
 use crate::params::TokenParams;
@@ -25,7 +25,7 @@ use crate::runtime::{self, NoRuntime};
 use crate::source::{FetchCause, TokenRequest};
 use crate::token::TokenResponse;
 
-/// What a call gets that has not been polled yet: a token to use, or the failure of a backoff.
+/// What a call can have before its future is polled: a token to use, or the failure of a backoff.
 /// `None` when there is something to wait for.
 pub(crate) fn at_once(
     cache: &Arc<Cache>,
@@ -35,7 +35,7 @@ pub(crate) fn at_once(
     match ask(cache, params, None, false, runtime.as_ref()).0 {
         Decision::Serve(token) => Some(Ok(token)),
         Decision::Fail(error) => Some(Err(error)),
-        Decision::Wait { .. } | Decision::Later(_) => None,
+        Decision::Wait { .. } | Decision::Unable(_) => None,
     }
 }
 
@@ -48,10 +48,10 @@ pub(super) fn ask(
     can_wait: bool,
     runtime: Option<&Handle>,
 ) -> (Decided, bool) {
-    // Given up by the next call that meets it: the runtime that it was launched on is not driven,
-    // or the process was frozen.
+    // The next call that finds an overdue flight gives it up: the runtime that it was launched on
+    // is not driven, or the process was frozen.
     if let Some(flight) = cache.overdue(params) {
-        miss(cache, &flight);
+        end_missed(cache, &flight);
     }
     let wish = Wish {
         newer_than,
@@ -75,7 +75,7 @@ pub(crate) type Wait = Pin<Box<dyn Future<Output = Result<Arc<Token>, Error>> + 
 /// Nothing happens before the first poll. Dropping it gives up one place among the waiters; the
 /// flight goes on.
 pub(crate) fn wait(cache: Arc<Cache>, params: TokenParams, newer_than: Option<u64>) -> Wait {
-    // One block and not two functions, since each would hold its arguments twice.
+    // One async block: split into functions, each future would store its arguments twice.
     Box::pin(async move {
         let mut launches = 0;
         // When a call with a live token has waited enough, however many flights are lost meanwhile.
@@ -107,15 +107,15 @@ pub(crate) fn wait(cache: Arc<Cache>, params: TokenParams, newer_than: Option<u6
                     continue;
                 }
                 if left.is_zero() {
-                    // Also by those who can do without: nobody else waits for a renewal ahead of
+                    // Callers with a fallback do this too: nobody else waits for a renewal ahead of
                     // time.
-                    miss(&cache, &waiter.flight);
+                    end_missed(&cache, &waiter.flight);
                 }
                 match fallback.take() {
                     Some(token) if token.is_live(cache.clock.now()) => return Ok(token),
                     _ => {}
                 }
-                // Given up or not: were its outcome never told, this would not spin.
+                // Even if the outcome never arrives, this must not spin.
                 timer.as_mut().reset(now + left.max(WAKE));
             };
             let live = |token: &Arc<Token>| token.is_live(cache.clock.now());
@@ -161,7 +161,7 @@ fn step(
             };
             Ok((Waiter::new(flight), fallback, wait))
         }
-        Decision::Later(live) => {
+        Decision::Unable(live) => {
             if let Err(NoRuntime::NoTimers) = runtime {
                 cache.watch.no_timers();
             }
@@ -194,8 +194,8 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.flight.goes();
-        lose(&self.cache, &self.flight);
+        self.flight.task_ended();
+        end_lost(&self.cache, &self.flight);
         self.cache.remove(&self.flight);
     }
 }
@@ -204,7 +204,7 @@ async fn run(guard: Guard) {
     let Guard { cache, flight } = &guard;
     let limit = cache.policy.flight_limit();
     let started = Instant::now();
-    flight.begins(cache.clock.now().after(limit));
+    flight.restart_limit(cache.clock.now().after(limit));
     let mut attempts = 0;
     let (end, host) = match cache.source.host(&flight.params) {
         Ok(host) => {
@@ -214,7 +214,7 @@ async fn run(guard: Guard) {
                 None => return,
             }
         }
-        Err(panicked) => (Fetched::Failed(panicked.into()), None),
+        Err(panicked) => (Err(NoToken::Failed(panicked.into())), None),
     };
     let fetched = observe::Fetched {
         cause: flight.cause,
@@ -223,17 +223,15 @@ async fn run(guard: Guard) {
         host,
     };
     let (end, response) = match end {
-        Fetched::Token { response, sent } => (cache.token(flight, &response, sent), Some(response)),
-        Fetched::Failed(error) => {
+        Ok((response, sent)) => (cache.token(flight, &response, sent), Some(response)),
+        Err(NoToken::Failed(error)) => {
             let error = error.with_effort(attempts, fetched.latency);
             (End::Failed(error.at_host(host)), None)
         }
-        Fetched::NotAttempted(error) => (End::NotAttempted(error.at_host(host)), None),
-        Fetched::Unchanged => {
-            return cache.end(flight, End::Unchanged, |_, _| {});
-        }
-        Fetched::Missed => return miss(cache, flight),
-        Fetched::Deserted => return lose(cache, flight),
+        Err(NoToken::NotAttempted(error)) => (End::NotAttempted(error.at_host(host)), None),
+        Err(NoToken::Unchanged) => return cache.end(flight, End::Unchanged, |_, _| {}),
+        Err(NoToken::Missed) => return end_missed(cache, flight),
+        Err(NoToken::Deserted) => return end_lost(cache, flight),
     };
     cache.end(flight, end, |outcome, remaining| {
         match (&response, outcome) {
@@ -246,7 +244,7 @@ async fn run(guard: Guard) {
 
 /// A flight will never end by itself, since its runtime is gone, or nobody needs it any more.
 /// Whoever does wait for it asks again, and the first of them takes over.
-pub(super) fn lose(cache: &Cache, flight: &Flight) {
+pub(super) fn end_lost(cache: &Cache, flight: &Flight) {
     // Every flight's task ends here; mostly its flight has ended before.
     if !flight.is_finished() {
         cache.end(flight, End::Lost, |_, _| tell_lost(cache, flight));
@@ -260,9 +258,9 @@ pub(super) fn lose(cache: &Cache, flight: &Flight) {
 /// starved, and would only starve the next flight too. Those that nobody waited for do not count. A
 /// runtime that is driven by one `block_on` for each call leaves them behind with every renewal
 /// ahead of time.
-fn miss(cache: &Cache, flight: &Flight) {
+fn end_missed(cache: &Cache, flight: &Flight) {
     if !flight.has_waiters() {
-        return lose(cache, flight);
+        return end_lost(cache, flight);
     }
     let limit = cache.policy.flight_limit();
     let error = Error::timed_out(format!(
@@ -280,12 +278,11 @@ fn tell_lost(cache: &Cache, flight: &Flight) {
     });
 }
 
-/// How the work of a flight ended.
-enum Fetched {
-    Token {
-        response: TokenResponse,
-        sent: Timestamp,
-    },
+/// A token, and when its token request was sent.
+type Fetched = Result<(TokenResponse, Timestamp), NoToken>;
+
+/// Why a flight brings no token.
+enum NoToken {
     Failed(Error),
     /// The endpoint failed for others while it queued, or its turn did not come.
     NotAttempted(Error),
@@ -305,22 +302,20 @@ async fn fetch(
     deadline: Instant,
     attempts: &mut u32,
 ) -> Fetched {
-    // One that was given up drops its token request as soon as it is polled. Where nobody drives it
+    // One that was given up drops its token request as soon as it is polled. On an undriven runtime
     // that may be never.
     let time = deadline.saturating_duration_since(Instant::now());
-    let _ = timeout(MOMENT.min(time / 4), flight.follows()).await;
+    let _ = timeout(MOMENT.min(time / 4), flight.wait_for_previous()).await;
     if flight.cause == FetchCause::Credentials {
         let Some(changed) = cache.source.credentials_changed() else {
-            return Fetched::Unchanged;
+            return Err(NoToken::Unchanged);
         };
         if !matches!(timeout(CREDENTIALS_TIMEOUT, changed).await, Ok(Ok(true))) {
-            return Fetched::Unchanged;
+            return Err(NoToken::Unchanged);
         }
-        cache.tell(|machine| machine.end_every_backoff());
+        cache.update(|machine| machine.end_every_backoff());
     }
-    if let Err(end) = turn(cache, flight, deadline, true).await {
-        return end;
-    }
+    turn(cache, flight, deadline, true).await?;
     cache.watch.tell(&Event::FetchStarted {
         cause: flight.cause,
     });
@@ -331,50 +326,43 @@ async fn fetch(
         // Relaxed: a counter for people, which nothing else is ordered by.
         cache.attempts.fetch_add(1, Ordering::Relaxed);
         let error = match attempt(cache, flight, deadline, tries).await {
-            Ok(error) => error,
-            Err(end) => return end,
+            Err(NoToken::Failed(error)) => error,
+            ended => return ended,
         };
         if error.is_unsent() {
             *attempts -= 1;
             cache.attempts.fetch_sub(1, Ordering::Relaxed);
         }
         if !error.again() || tries >= cache.policy.attempts {
-            return Fetched::Failed(error);
+            return Err(NoToken::Failed(error));
         }
         let pause = pause(tries, fastrand::f64());
         if Instant::now() + pause >= deadline {
-            return Fetched::Failed(error);
+            return Err(NoToken::Failed(error));
         }
         trace::attempt_failed(tries, &error, pause);
         let until = cache.clock.now().after(pause);
         sleep(pause).await;
         if is_late(cache, until) {
-            return Fetched::Missed;
+            return Err(NoToken::Missed);
         }
         // Another flight may have its turn meanwhile, if this one was not polled for a while.
-        if let Err(end) = turn(cache, flight, deadline, false).await {
-            return end;
-        }
+        turn(cache, flight, deadline, false).await?;
     }
 }
 
-/// One token request. `Ok` with the failure, after which the flight may try again.
-async fn attempt(
-    cache: &Cache,
-    flight: &Flight,
-    deadline: Instant,
-    number: u32,
-) -> Result<Error, Fetched> {
+/// One token request.
+async fn attempt(cache: &Cache, flight: &Flight, deadline: Instant, number: u32) -> Fetched {
     let sent = cache.clock.now();
     let left = deadline.saturating_duration_since(Instant::now());
     let limit = cache.policy.attempt_limit().min(left);
-    let stage = Stage::default();
+    let this = Attempt::new(limit);
     let answer = {
         let request = TokenRequest::new(&flight.params)
             .with_cause(flight.cause, number)
-            .with_refused(flight.refused.as_ref());
-        let answer = cache.source.token(request);
-        let mut answer = pin!(within_attempt(limit, &stage, answer));
+            .with_refused(flight.refused.as_ref())
+            .within(&this);
+        let mut answer = pin!(cache.source.token(request));
         let in_time = timeout(limit, answer.as_mut()).await;
         if in_time.is_err() && flight.stood_still_since(sent) {
             // The answer may have come meanwhile, to a connection that has to be polled first.
@@ -384,16 +372,16 @@ async fn attempt(
         }
     };
     let error = match answer {
-        Ok(Ok(Ok(response))) => return Err(Fetched::Token { response, sent }),
+        Ok(Ok(Ok(response))) => return Ok((response, sent)),
         Ok(Ok(Err(error))) => error,
-        Ok(Err(panicked)) => return Err(Fetched::Failed(panicked.into())),
-        Err(_) if flight.stood_still_since(sent) => return Err(Fetched::Missed),
-        Err(_) => stage.timed_out(limit),
+        Ok(Err(panicked)) => return Err(NoToken::Failed(panicked.into())),
+        Err(_) if flight.stood_still_since(sent) => return Err(NoToken::Missed),
+        Err(_) => this.timed_out(limit),
     };
     if is_late(cache, sent.after(limit)) {
-        return Err(Fetched::Missed);
+        return Err(NoToken::Missed);
     }
-    Ok(error)
+    Err(NoToken::Failed(error))
 }
 
 /// Whether so much more than a moment has passed since `due` that only a process or a runtime which
@@ -410,12 +398,12 @@ async fn turn(
     flight: &Arc<Flight>,
     deadline: Instant,
     first: bool,
-) -> Result<(), Fetched> {
+) -> Result<(), NoToken> {
     if flight.params != *cache.own() {
         queue(cache, flight, deadline, first).await?;
     }
     let may = cache.may_attempt(&flight.params);
-    may.map_err(Fetched::NotAttempted)
+    may.map_err(NoToken::NotAttempted)
 }
 
 async fn queue(
@@ -423,7 +411,7 @@ async fn queue(
     flight: &Arc<Flight>,
     deadline: Instant,
     first: bool,
-) -> Result<(), Fetched> {
+) -> Result<(), NoToken> {
     // Whoever gets a turn has time for an attempt with it; whoever gets none has learnt nothing
     // about the endpoint.
     let limit = deadline.saturating_duration_since(Instant::now());
@@ -433,21 +421,21 @@ async fn queue(
     let joined = cache.clock.now();
     poll_fn(|cx| {
         if first && flight.is_deserted() {
-            return Poll::Ready(Err(Fetched::Deserted));
+            return Poll::Ready(Err(NoToken::Deserted));
         }
         let now = cache.clock.now();
-        let judge = now.since(flight.driven_since(joined)) >= LOOK;
+        let judge = now.since(flight.driven_since(joined)) >= TICK;
         if cache.turns.poll(flight, now, judge, cx.waker()).is_ready() {
             // Whoever stood still for so long that no time is left for an attempt has missed its
             // turn.
-            let in_time = Instant::now() <= patience.deadline() + LOOK;
-            return Poll::Ready(in_time.then_some(()).ok_or(Fetched::Missed));
+            let in_time = Instant::now() <= patience.deadline() + TICK;
+            return Poll::Ready(in_time.then_some(()).ok_or(NoToken::Missed));
         }
         ready!(patience.as_mut().poll(cx));
         Poll::Ready(Err(if flight.stood_still_since(joined) {
-            Fetched::Missed
+            NoToken::Missed
         } else {
-            Fetched::NotAttempted(no_turn(cache.policy.max_flights))
+            NoToken::NotAttempted(no_turn(cache.policy.max_flights))
         }))
     })
     .await
@@ -455,9 +443,9 @@ async fn queue(
 
 fn no_turn(max_flights: usize) -> Error {
     Error::timed_out(format!(
-        "{max_flights} other kinds of token were being fetched and none made room"
+        "{max_flights} other sets of parameters were being fetched and no slot became free"
     ))
-    .with_advice("ask for fewer kinds of token at once")
+    .with_advice("ask for fewer sets of parameters at once")
 }
 
 /// The work of a flight, polled often enough to show that its runtime is driven and to see which
@@ -475,7 +463,7 @@ impl<'a, W> Driven<'a, W> {
             cache,
             flight,
             work,
-            tick: Box::pin(sleep(LOOK)),
+            tick: Box::pin(sleep(TICK)),
         }
     }
 }
@@ -485,11 +473,11 @@ impl<W: Future> Future for Driven<'_, W> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let now = self.cache.clock.now();
-        if !self.flight.is_polled(now, cx.waker()) {
+        if !self.flight.note_poll(now, cx.waker()) {
             return Poll::Ready(None);
         }
         while self.tick.as_mut().poll(cx).is_ready() {
-            self.tick.as_mut().reset(Instant::now() + LOOK);
+            self.tick.as_mut().reset(Instant::now() + TICK);
         }
         self.work.as_mut().poll(cx).map(Some)
     }
@@ -511,10 +499,10 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later than its limit a flight may be polled and still call it a time-out.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What an attempt has to end in when it was polled too late. Less than what waiters give it.
+/// Grace for an attempt that was polled too late to finish; shorter than the waiters' grace.
 const MOMENT: Duration = Duration::from_millis(250);
 
-/// What waiters give a flight to be polled after a process has stood still.
+/// How long waiters let a resumed process poll the flight.
 const WAKE: Duration = Duration::from_millis(500);
 
 /// A runtime that is shutting down drops what is spawned on it at once, again and again.

@@ -79,7 +79,7 @@ pub(super) enum Decision<T, F> {
     /// A backoff, and no live token.
     Fail(Error),
     /// To wait or to launch, which this call cannot. The live token, if there is one.
-    Later(Option<T>),
+    Unable(Option<T>),
 }
 
 /// How a flight ended.
@@ -175,11 +175,11 @@ impl<T: Clone> Machine<T> {
         wish: Wish,
         now: Timestamp,
     ) -> (Decision<T, u64>, Option<Launch<T>>) {
-        let in_force = self.in_force(params, now);
+        let failure = self.failure_in_force(params, now);
         let entry = self.entries.admit(params, now);
         entry.used = true;
         let rest = entry.rest(now);
-        let held_until = in_force.as_ref().map(|(until, _)| *until).max(rest);
+        let not_before = failure.as_ref().map(|(until, _)| *until).max(rest);
 
         let newer = |held: &&Held<T>| wish.newer_than.is_none_or(|old| held.generation > old);
         let usable = entry.live(now).filter(newer).cloned();
@@ -202,29 +202,33 @@ impl<T: Clone> Machine<T> {
         let able = wish.can_wait || !waits;
         let later = |usable: Option<Held<T>>| match usable {
             Some(held) if !waits => (Decision::Serve(held.token), None),
-            usable => (Decision::Later(usable.map(|held| held.token)), None),
+            usable => (Decision::Unable(usable.map(|held| held.token)), None),
         };
-        let launch = match (entry.flight, held_until) {
+        let launch = match (entry.flight, not_before) {
             (Some(_), _) if able => None,
             (None, None) if able && wish.can_launch => Some(cause),
             (None, Some(_))
                 if self.credentials_can_change
                     && rest.is_none()
-                    && self.looked.is_none_or(|last| now >= last.after(LOOK)) =>
+                    && self
+                        .looked
+                        .is_none_or(|last| now >= last.after(CREDENTIALS_EVERY)) =>
             {
                 if !(able && wish.can_launch) {
-                    return (Decision::Later(usable.map(|held| held.token)), None);
+                    return (Decision::Unable(usable.map(|held| held.token)), None);
                 }
                 self.looked = Some(now);
                 Some(FetchCause::Credentials)
             }
             (None, Some(until)) => {
                 let Some(held) = usable else {
-                    return (Decision::Fail(no_attempt(in_force, until, now)), None);
+                    return (Decision::Fail(no_attempt(failure, until, now)), None);
                 };
                 let look = match (rest, self.looked) {
                     (Some(rest), _) => rest,
-                    (None, Some(last)) if self.credentials_can_change => last.after(LOOK),
+                    (None, Some(last)) if self.credentials_can_change => {
+                        last.after(CREDENTIALS_EVERY)
+                    }
                     (None, _) => Timestamp::MAX,
                 };
                 entry.free_until = until.min(held.lifetime.end).min(look);
@@ -257,7 +261,7 @@ impl<T: Clone> Machine<T> {
                 flight,
                 fallback: usable.map(|held| {
                     let remaining = held.lifetime.end.since(now);
-                    let wait = self.policy.paced(RENEWAL_WAIT).min(remaining / 4);
+                    let wait = self.policy.scaled(RENEWAL_WAIT).min(remaining / 4);
                     (held.token, wait)
                 }),
             },
@@ -313,7 +317,7 @@ impl<T: Clone> Machine<T> {
                 Some(error)
             }
         };
-        Some(match (error, self.in_force(params, now)) {
+        Some(match (error, self.failure_in_force(params, now)) {
             (Some(error), Some((until, _))) => {
                 Outcome::Failed(error.during_backoff(until.since(now)))
             }
@@ -364,18 +368,18 @@ impl<T: Clone> Machine<T> {
         draw: f64,
     ) {
         let outdated = flight < self.last_success;
-        if !outdated || error.reach() == Reach::Kind {
-            // An answer lies between flights that brought none.
+        if !outdated || error.reach() == Reach::Params {
+            // This flight got an answer, so the run of missed flights ends.
             self.entries.admit(params, now).missed = 0;
         }
         match error.reach() {
-            // Who was asked to wait waits, be it for these parameters alone.
+            // A server that asked for a wait gets it, even if only for these parameters.
             Reach::Client if outdated && error.server_retry_after().is_some() => {
                 self.back_off(params, flight, error, now, draw);
             }
             Reach::Client if outdated => self.missed(params, flight, error, now, draw),
             Reach::Client => self.back_off_client(flight, error, now, draw),
-            Reach::Kind => {
+            Reach::Params => {
                 self.back_off(params, flight, error, now, draw);
                 if !outdated && self.speaks_for_the_client(params) {
                     let error = error.clone().with_advice(MANY_IN_A_ROW);
@@ -458,7 +462,7 @@ impl<T: Clone> Machine<T> {
         Refusal::Suspected
     }
 
-    /// The user wants a new token, and wants it to be tried for now.
+    /// The user wants a new token now.
     pub(super) fn forget(&mut self, params: &TokenParams) {
         self.end_backoff(params);
         if let Some(entry) = self.entries.get_mut(params) {
@@ -523,7 +527,7 @@ impl<T: Clone> Machine<T> {
 
     /// Whether a flight may make its next attempt: what failed meanwhile for others fails it too.
     pub(super) fn may_attempt(&self, params: &TokenParams, now: Timestamp) -> Result<(), Error> {
-        match self.in_force(params, now) {
+        match self.failure_in_force(params, now) {
             Some((until, error)) => Err(error.during_backoff(until.since(now))),
             None => Ok(()),
         }
@@ -532,7 +536,7 @@ impl<T: Clone> Machine<T> {
     /// The failure in force, that of the parameters or of the client, whichever lasts longer.
     ///
     /// A suspect token is served, but is nothing to rest on: the API may refuse it for good.
-    fn in_force(&self, params: &TokenParams, now: Timestamp) -> Option<(Timestamp, Error)> {
+    fn failure_in_force(&self, params: &TokenParams, now: Timestamp) -> Option<(Timestamp, Error)> {
         let entry = self.entries.get(params);
         let live = entry.is_some_and(|entry| !entry.suspect && entry.live(now).is_some());
         let own = entry.and_then(|entry| entry.backoff.as_ref());
@@ -556,7 +560,7 @@ impl<T: Clone> Machine<T> {
             suspect: entry.is_some_and(|entry| entry.suspect),
             fetching: entry.is_some_and(|entry| entry.flight.is_some()),
             next_attempt_in: self
-                .in_force(params, now)
+                .failure_in_force(params, now)
                 .map(|(until, _)| until.since(now)),
             last_error: own
                 .or(self.client.as_ref())
@@ -568,8 +572,8 @@ impl<T: Clone> Machine<T> {
 }
 
 /// What a call without a token is told.
-fn no_attempt(in_force: Option<(Timestamp, Error)>, until: Timestamp, now: Timestamp) -> Error {
-    let error = match in_force {
+fn no_attempt(failure: Option<(Timestamp, Error)>, until: Timestamp, now: Timestamp) -> Error {
+    let error = match failure {
         Some((_, error)) => error,
         // A token is held for at least as long as the rest after its arrival, so a call without a
         // token is never told to rest; kept total rather than panicking on it.
@@ -581,7 +585,8 @@ fn no_attempt(in_force: Option<(Timestamp, Error)>, until: Timestamp, now: Times
 /// How many parameters in a row, with no success between, speak for the client.
 const IN_A_ROW: usize = 8;
 
-const MANY_IN_A_ROW: &str = "eight kinds of token in a row were rejected, so the fault is likely \
+const MANY_IN_A_ROW: &str = "eight sets of parameters in a row were rejected, so the fault is \
+                             likely \
                              to be the client's: check the client id, the secret and what it may \
                              ask for";
 
@@ -592,7 +597,7 @@ const OVERDUE: Duration = Duration::from_secs(1);
 const RENEWAL_WAIT: Duration = Duration::from_secs(1);
 
 /// The credentials are looked at no more often than this, over all parameters.
-const LOOK: Duration = Duration::from_secs(1);
+const CREDENTIALS_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 #[path = "tests/machine.rs"]

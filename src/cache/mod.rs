@@ -106,7 +106,8 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token).
     pub async fn warm_up(&self) -> Result<(), Error> {
-        self.cache.tell(|machine| machine.end_backoff(&self.params));
+        self.cache
+            .update(|machine| machine.end_backoff(&self.params));
         self.token().await.map(drop)
     }
 
@@ -116,7 +117,7 @@ impl TokenCache {
     /// A flight under way is not stopped, and its token is kept. Not needed after a 401, which does
     /// less: it makes only the token that was refused suspect.
     pub fn invalidate(&self) {
-        self.cache.tell(|machine| machine.forget(&self.params));
+        self.cache.update(|machine| machine.forget(&self.params));
     }
 
     /// A snapshot of the cache, for health endpoints and metrics. It takes one lock for a few lines

@@ -133,8 +133,8 @@ impl CachePolicy {
         limit.min(LONGEST_FLIGHT)
     }
 
-    /// A time that cannot be set, as this policy has it.
-    pub(crate) fn paced(&self, span: Duration) -> Duration {
+    /// A fixed time, divided by `sped_up`.
+    pub(crate) fn scaled(&self, span: Duration) -> Duration {
         span / self.speed
     }
 

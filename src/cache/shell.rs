@@ -38,7 +38,6 @@ pub(crate) struct Cache {
     unauthorized: Arc<[StatusCode]>,
     current: Current,
     state: Mutex<State>,
-    itself: Weak<Self>,
 }
 
 pub(crate) struct CacheConfig {
@@ -66,7 +65,7 @@ impl Cache {
         let credentials_can_change = source.credentials_changed().is_some();
         let own = config.own;
         let machine = Machine::new(policy.clone(), own.clone(), credentials_can_change);
-        Arc::new_cyclic(|itself| Self {
+        Arc::new(Self {
             source,
             turns: Turns::new(policy.max_flights),
             policy,
@@ -80,7 +79,6 @@ impl Cache {
                 machine,
                 flights: HashMap::new(),
             }),
-            itself: Weak::clone(itself),
         })
     }
 
@@ -122,7 +120,7 @@ impl Cache {
             let decision = match decision {
                 Decision::Serve(token) => Decision::Serve(token),
                 Decision::Fail(error) => Decision::Fail(error),
-                Decision::Later(live) => Decision::Later(live),
+                Decision::Unable(live) => Decision::Unable(live),
                 Decision::Wait { flight, fallback } => Decision::Wait {
                     flight: Arc::clone(&state.flights[&flight]),
                     fallback,
@@ -162,7 +160,7 @@ impl Cache {
 
     /// The token that a flight brought, and its ages.
     pub(super) fn token(
-        &self,
+        self: &Arc<Self>,
         flight: &Flight,
         response: &TokenResponse,
         sent: Timestamp,
@@ -175,7 +173,7 @@ impl Cache {
             response.refresh_in,
             fastrand::f64(),
         );
-        let cache: Weak<Self> = Weak::clone(&self.itself);
+        let cache: Weak<Self> = Arc::downgrade(self);
         End::Token {
             token: Arc::new(Token {
                 header: response.value.header().clone(),
@@ -237,7 +235,7 @@ impl Cache {
     }
 
     /// Changes the machine in a way that returns nothing.
-    pub(super) fn tell(&self, change: impl FnOnce(&mut Machine<Arc<Token>>)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut Machine<Arc<Token>>)) {
         self.change(|state| change(&mut state.machine));
     }
 

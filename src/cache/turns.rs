@@ -130,7 +130,7 @@ mod tests {
     fn flight(id: u64) -> Arc<Flight> {
         let (cause, params) = (FetchCause::NoToken, TokenParams::new());
         let flight = Flight::new(id, cause, params, None, Timestamp::MAX, None);
-        flight.is_polled(NOW, Waker::noop());
+        flight.note_poll(NOW, Waker::noop());
         Arc::new(flight)
     }
 
@@ -163,7 +163,7 @@ mod tests {
             turns.poll(&third, after(2000), false, noop).is_pending(),
             "no judge"
         );
-        third.is_polled(after(2000), noop);
+        third.note_poll(after(2000), noop);
         assert!(turns.poll(&third, after(2000), true, noop).is_ready());
         assert!(turns.poll(&second, after(2001), true, noop).is_pending());
     }
@@ -175,9 +175,9 @@ mod tests {
         let noop = Waker::noop();
         assert!(turns.poll(&idle, NOW, true, noop).is_ready());
         assert!(turns.poll(&driven, NOW, true, noop).is_ready());
-        driven.is_polled(after(1500), noop);
+        driven.note_poll(after(1500), noop);
         assert!(turns.poll(&third, after(1999), true, noop).is_pending());
-        third.is_polled(after(2000), noop);
+        third.note_poll(after(2000), noop);
         assert!(turns.poll(&third, after(2000), true, noop).is_ready());
         assert!(turns.poll(&fourth, after(2000), true, noop).is_pending());
         assert!(

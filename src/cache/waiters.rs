@@ -97,7 +97,7 @@ impl Flight {
     }
 
     /// Its task is polled for the first time: its time limit counts from now on.
-    pub(super) fn begins(&self, due: Timestamp) {
+    pub(super) fn restart_limit(&self, due: Timestamp) {
         self.due.store(due.as_nanos(), Ordering::Relaxed);
     }
 
@@ -109,7 +109,7 @@ impl Flight {
     }
 
     /// Its task is being polled. Returns whether it is to go on: nobody has given it up.
-    pub(super) fn is_polled(&self, now: Timestamp, task: &Waker) -> bool {
+    pub(super) fn note_poll(&self, now: Timestamp, task: &Waker) -> bool {
         let before = self.polled.swap(now.as_nanos(), Ordering::Relaxed);
         let span = now.since(Timestamp::from_nanos(before));
         if before > 0 && span > STILL {
@@ -124,14 +124,14 @@ impl Flight {
     }
 
     /// Its task has ended.
-    pub(super) fn goes(&self) {
+    pub(super) fn task_ended(&self) {
         // Release, for the acquire below: whoever sees it sees the token request dropped.
         self.gone.store(true, Ordering::Release);
         self.goes.notify_waiters();
     }
 
     /// Waits until the task of the flight before it has ended.
-    pub(super) async fn follows(&self) {
+    pub(super) async fn wait_for_previous(&self) {
         let previous = lock(&self.previous).take();
         if let Some(previous) = previous {
             let goes = previous.goes.notified();
@@ -251,10 +251,10 @@ impl Drop for Waiter {
 }
 
 /// How often the task is polled at the least, where it is driven.
-pub(super) const LOOK: Duration = Duration::from_millis(500);
+pub(super) const TICK: Duration = Duration::from_millis(500);
 
 /// A task that was not polled for longer has stood still.
-const STILL: Duration = LOOK.saturating_mul(2);
+const STILL: Duration = TICK.saturating_mul(2);
 
 /// How much later than a flight's own time limit others take it for lost.
 const GRACE: Duration = Duration::from_millis(500);

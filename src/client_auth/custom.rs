@@ -125,8 +125,8 @@ impl AuthRequest {
                 |source| {
                     Error::transient("the hook of ClientAuth::custom failed")
                         .with_advice(
-                            "look at the cause, which is the hook's own; requests resume by \
-                             themselves",
+                            "look at the cause, which is the hook's own; requests recover on \
+                             their own once this is fixed",
                         )
                         .with_source(source)
                 },

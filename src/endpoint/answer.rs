@@ -104,9 +104,6 @@ impl Reader<'_> {
         response.expires_in = fields.seconds("expires_in");
         response.refresh_in = fields.seconds("refresh_in");
         response.scope = self.scope(&fields);
-        let is_json = content_type(&answer.headers)
-            .is_some_and(|kind| kind.to_ascii_lowercase().contains("json"));
-        response.lenient = fields.lenient || !is_json;
         Ok(response)
     }
 
@@ -277,7 +274,7 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The token endpoint answers, but not with a token.
-const MEND: &str = "the operator of the token endpoint has to mend its answer";
+const MEND: &str = "ask the operator of the token endpoint to fix its response";
 
 const REQUEST_IDS: &[&str] = &[
     "x-request-id",

@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::attempt;
 use super::client::ErasedBody;
+use crate::attempt::{Attempt, READS_BODY};
 use crate::error::BoxError;
 use crate::runtime::timer;
 
@@ -35,8 +35,10 @@ pub(super) enum End {
 }
 
 impl Answer {
-    pub(super) async fn read(response: Response<ErasedBody>) -> Self {
-        attempt::now(attempt::READS_BODY);
+    pub(super) async fn read(response: Response<ErasedBody>, attempt: Option<&Attempt>) -> Self {
+        attempt
+            .into_iter()
+            .for_each(|attempt| attempt.now(READS_BODY));
         let (parts, body) = response.into_parts();
         let mut bytes = Zeroizing::default();
         let end = match parts.status {
@@ -44,7 +46,7 @@ impl Answer {
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => End::None,
             status if status.is_success() => collect(body, &mut bytes).await,
             status if status.is_client_error() || status.is_server_error() => {
-                briefly(collect(body, &mut bytes)).await
+                briefly(collect(body, &mut bytes), attempt).await
             }
             // The status decides.
             _ => End::None,
@@ -95,9 +97,9 @@ fn reserve(bytes: &mut Zeroizing<Vec<u8>>, more: usize) {
 
 /// Waits for the body of an answer whose head says enough by itself: a server that stalls here must
 /// not turn a rejection into a timeout.
-async fn briefly(reading: impl Future<Output = End>) -> End {
+async fn briefly(reading: impl Future<Output = End>, attempt: Option<&Attempt>) -> End {
     // Not all that the attempt has left, or it would end by its own time limit.
-    let left = attempt::time_left().map(|left| left * 9 / 10);
+    let left = attempt.map(|attempt| attempt.time_left() * 9 / 10);
     let limit = left.map_or(BODY_OF_A_REJECTION, |left| left.min(BODY_OF_A_REJECTION));
     // A source may be called by hand, on another executor or on a runtime without timers.
     let Some(limit) = timer(Instant::now() + limit) else {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use http::{HeaderValue, Uri};
 
@@ -12,11 +12,13 @@ use super::body::Answer;
 use super::client::{TokenClient, default_client};
 use super::fields::is_page;
 use super::token_url::{self, host};
-use super::{answer, attempt, request};
+use super::{answer, request};
+use crate::attempt::{Attempt, READS_SECRET, SENDS_REQUEST};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{Asked, BuildError, Error};
 use crate::params::TokenParams;
 use crate::source::{TokenFuture, TokenRequest, TokenSource};
+use crate::sync::{Mutex, lock};
 use crate::token::TokenResponse;
 
 /// Gets tokens from a token endpoint with the client's own credentials.
@@ -86,7 +88,7 @@ const OUR_USER_AGENT: HeaderValue =
 impl TokenSource for ClientCredentials {
     fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
         Box::pin(async move {
-            let token = self.attempt(request.params()).await;
+            let token = self.attempt(request.params(), request.within).await;
             token.map_err(|error| error.at_host(Some(host(&self.uri))))
         })
     }
@@ -99,23 +101,29 @@ impl TokenSource for ClientCredentials {
         self.auth.can_change().then(|| {
             Box::pin(async {
                 let credentials = self.auth.credentials().await;
-                credentials.is_ok_and(|now| self.last_secret().has_changed(self.fingerprint(&now)))
+                credentials
+                    .is_ok_and(|now| lock(&self.last_secret).has_changed(self.fingerprint(&now)))
             }) as _
         })
     }
 }
 
 impl ClientCredentials {
-    async fn attempt(&self, params: &TokenParams) -> Result<TokenResponse, Error> {
-        attempt::now(attempt::READS_SECRET);
+    async fn attempt(
+        &self,
+        params: &TokenParams,
+        attempt: Option<&Attempt>,
+    ) -> Result<TokenResponse, Error> {
+        let now = |stage| attempt.into_iter().for_each(|attempt| attempt.now(stage));
+        now(READS_SECRET);
         let credentials = self.auth.credentials().await;
         let credentials = credentials.map_err(Error::before_sending)?;
         let asking = credentials.asking(params, &self.uri);
         let credentials = asking.await.map_err(Error::before_sending)?;
-        self.last_secret().is_used(self.fingerprint(&credentials));
-        attempt::now(attempt::SENDS_REQUEST);
+        lock(&self.last_secret).is_used(self.fingerprint(&credentials));
+        now(SENDS_REQUEST);
         let mut page = false;
-        let token = self.exchange(params, &credentials).await;
+        let token = self.exchange(params, &credentials, attempt).await;
         let token = token.and_then(|answer| {
             page = is_page(&answer.body);
             answer::read(answer, &self.accepted_types, params, &credentials)
@@ -131,7 +139,7 @@ impl ClientCredentials {
                 .with_asked(asked)
                 .with_masked_source(|text| credentials.mask(text, None))
         })?;
-        token.by_new_credentials = self.last_secret().tell_change();
+        token.by_new_credentials = lock(&self.last_secret).tell_change();
         Ok(token)
     }
 
@@ -140,10 +148,11 @@ impl ClientCredentials {
         &self,
         params: &TokenParams,
         credentials: &Credentials<'_>,
+        attempt: Option<&Attempt>,
     ) -> Result<Answer, Error> {
         let request = request::build(&self.uri, params, credentials, &self.user_agent);
         match self.client.exchange(request).await {
-            Ok(response) => Ok(Answer::read(response).await),
+            Ok(response) => Ok(Answer::read(response, attempt).await),
             // An error of ours, from a token client that is built of this crate's parts, keeps its
             // class.
             Err(error) => Err(error
@@ -155,11 +164,6 @@ impl ClientCredentials {
     /// A keyed hash of the secret shows a change without a copy of the secret being kept.
     fn fingerprint(&self, credentials: &Credentials<'_>) -> u64 {
         self.hasher.hash_one(credentials.expose_secret())
-    }
-
-    fn last_secret(&self) -> MutexGuard<'_, LastSecret> {
-        let last_secret = self.last_secret.lock();
-        last_secret.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

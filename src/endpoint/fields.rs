@@ -12,8 +12,6 @@ use super::{form, json};
 pub(super) struct Fields {
     members: Members,
     pub(super) is_json: bool,
-    /// Read from something other than clean JSON.
-    pub(super) lenient: bool,
 }
 
 /// In order, repeated ones included.
@@ -44,22 +42,18 @@ impl Fields {
                 false => Unreadable::Foreign,
             })
         };
-        let (members, is_json, lenient) = match (body.first(), std::str::from_utf8(body)) {
+        let (members, is_json) = match (body.first(), std::str::from_utf8(body)) {
             (None, _) => return Err(Unreadable::Empty),
-            (Some(b'{'), Ok(text)) => (read(text)?, true, false),
+            (Some(b'{'), Ok(text)) => (read(text)?, true),
             // JSON is UTF-8, but some servers write Latin-1 into members that nobody asked for.
-            (Some(b'{'), Err(_)) => (read(&form::lossy(body))?, true, true),
+            (Some(b'{'), Err(_)) => (read(&form::lossy(body))?, true),
             _ => {
                 let members = form::members(body).ok_or(Unreadable::Foreign)?.into_iter();
                 let members = members.map(|(name, value)| (name, Value::Text(value)));
-                (members.collect(), false, true)
+                (members.collect(), false)
             }
         };
-        Ok(Self {
-            members,
-            is_json,
-            lenient,
-        })
+        Ok(Self { members, is_json })
     }
 
     fn find(&self, name: &str) -> Option<&Value> {

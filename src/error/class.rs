@@ -33,7 +33,7 @@ pub(crate) enum Reach {
     #[default]
     Client,
     /// One set of parameters alone.
-    Kind,
+    Params,
 }
 
 /// Whether the same flight makes another attempt. A `Retry-After` always ends it; the table says so
@@ -72,11 +72,11 @@ impl Row {
     /// Transient, but an immediate attempt would make it worse.
     pub(crate) const BUSY: Self = Self::new(Class::Transient, Again::No, Reach::Client);
     pub(crate) const CLIENT: Self = Self::new(Class::Rejected, Again::No, Reach::Client);
-    pub(crate) const REQUEST: Self = Self::new(Class::Rejected, Again::No, Reach::Kind);
+    pub(crate) const REQUEST: Self = Self::new(Class::Rejected, Again::No, Reach::Params);
     /// Something other than a token endpoint answered.
     pub(crate) const FOREIGN: Self = Self::new(Class::InvalidResponse, Again::No, Reach::Client);
-    pub(crate) const UNUSABLE: Self = Self::new(Class::InvalidResponse, Again::No, Reach::Kind);
-    pub(crate) const DESTINATION: Self = Self::new(Class::Destination, Again::No, Reach::Kind);
+    pub(crate) const UNUSABLE: Self = Self::new(Class::InvalidResponse, Again::No, Reach::Params);
+    pub(crate) const DESTINATION: Self = Self::new(Class::Destination, Again::No, Reach::Params);
 }
 
 /// A line of the table: the failures it is for, and what it says of them.
@@ -134,7 +134,7 @@ pub(crate) enum Success {
     NoToken,
 }
 
-/// Which of the two it is, `fault` says.
+/// `Fault::row` chooses between them.
 #[cfg_attr(not(test), allow(dead_code))] // for the docs
 pub(crate) const NO_HEAD: &[Line<()>] = &[
     line(

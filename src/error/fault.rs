@@ -79,7 +79,7 @@ impl Fault {
             ),
             Self::NoTls => (
                 "the port of the token URL does not speak TLS",
-                "{at} answers in the clear: {write_http}write the port that speaks TLS into the \
+                "{at} answers without TLS: {write_http}write the port that speaks TLS into the \
                  token URL",
             ),
             Self::NoHttp => (

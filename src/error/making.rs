@@ -1,4 +1,4 @@
-//! What the crate itself tells an error, and asks of one.
+//! Constructors and accessors for use inside the crate.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,6 +32,11 @@ impl Error {
         let mut error = Self::transient(what);
         error.edit().timeout = true;
         error
+    }
+
+    /// The user's own code panicked, and would again.
+    pub(crate) fn panicked(what: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Row::BUSY, what)
     }
 
     /// A head that is not 2xx, with the code that came with it. The row follows what the server

@@ -11,6 +11,7 @@
 mod advice;
 mod build;
 mod class;
+mod codes;
 mod display;
 mod fault;
 mod making;
@@ -31,8 +32,8 @@ pub use self::build::BuildError;
 pub(crate) use self::build::wrapping;
 use self::class::Row;
 pub(crate) use self::class::{Class, Reach, Success};
+pub(crate) use self::codes::is_registered;
 use self::fault::Fault;
-pub(crate) use self::rules::is_registered;
 pub(crate) use self::shown::{printable, without_secrets};
 use self::source::Source;
 
@@ -306,7 +307,7 @@ mod tests {
                     },
                     match row.reach {
                         Reach::Client => "client",
-                        Reach::Kind => "parameters",
+                        Reach::Params => "parameters",
                     },
                 ),
             };
@@ -398,8 +399,8 @@ mod tests {
             ("server_error", Class::Transient, Reach::Client, true),
             ("slow_down", Class::Transient, Reach::Client, false),
             ("invalid_client", Class::Rejected, Reach::Client, false),
-            ("invalid_scope", Class::Rejected, Reach::Kind, false),
-            ("its own words", Class::Rejected, Reach::Kind, false),
+            ("invalid_scope", Class::Rejected, Reach::Params, false),
+            ("its own words", Class::Rejected, Reach::Params, false),
         ] {
             let error = Error::rejected(code, "refused").with_status(StatusCode::BAD_GATEWAY);
             let found = (error.class(), error.reach(), error.again());

@@ -1,15 +1,8 @@
 //! The rules of advice: what to do, by what the server answered.
 
+use super::codes::is_registered;
 use super::fault::UNREACHABLE;
 use super::{Class, Inner};
-
-/// Whether a specification names this code as one that a token endpoint may answer with (IANA's
-/// registry of OAuth errors, RFC 6749 to RFC 9470). Such a code is no secret, whatever ours is.
-pub(crate) fn is_registered(code: &str) -> bool {
-    let is_named = |when: &When| matches!(when, When::Code(codes) if has_word(codes, code));
-    RULES.iter().any(|(when, _)| is_named(when))
-        || ["invalid_request", "slow_down", "too_many_requests"].contains(&code)
-}
 
 impl Inner {
     /// The first rule that fits. A source of the user's own may have no endpoint, and is sent to
@@ -84,9 +77,9 @@ const ABOUT_CLIENT: &[&str] = &[
     "client authentication",
 ];
 
-pub(super) const RESUME: &str = "requests resume by themselves";
+pub(super) const RESUME: &str = "requests recover on their own once this is fixed";
 pub(super) const TOO_MANY: &str = "too many token requests: make one layer for the whole process \
-                                   and clone it; requests resume by themselves";
+                                   and clone it; requests recover on their own once this is fixed";
 
 /// When a rule fits.
 enum When {
@@ -137,12 +130,12 @@ const RULES: &[(When, &str)] = &[
     ),
     (
         When::Code("insufficient_scope"),
-        "this is what an API answers, not a token endpoint: check the path of the token \
+        "APIs send this code; token endpoints do not: check the path of the token \
          URL{path}, and its host and port, {at}; if they are right, {check_scope}",
     ),
     (
         When::Code("insufficient_user_authentication invalid_token"),
-        "this is what an API answers, not a token endpoint: check the path of the token \
+        "APIs send this code; token endpoints do not: check the path of the token \
          URL{path}, and its host and port, {at}; if they are right, {client}",
     ),
     // Of a sign-in, a device, a registration, a revocation.
@@ -183,7 +176,7 @@ const RULES: &[(When, &str)] = &[
     ),
     (
         When::If(|it| it.is(Class::Transient) && it.timeout),
-        "check that the token endpoint is up and that no firewall drops the way to it; {resume}",
+        "check that the token endpoint is up and that no firewall drops traffic to it; {resume}",
     ),
     (When::If(|it| it.is(Class::Transient)), UNREACHABLE),
     (When::If(|it| it.is(Class::Transient)), RESUME),
@@ -201,8 +194,8 @@ const RULES: &[(When, &str)] = &[
     (When::Status(&[401]), "{client}{also}"),
     (
         When::Code("server_error temporarily_unavailable"),
-        "ask the server's operator, who may find the request in the log; some servers answer a \
-         wrong secret so: {client}",
+        "ask the server's operator, who may find the request in the log; some servers report a \
+         wrong secret this way: {client}",
     ),
     (
         When::Code("access_denied"),
@@ -286,7 +279,7 @@ const RULES: &[(When, &str)] = &[
     (
         When::Status(&[403]),
         "{check_scope}; something in front of the token endpoint may want other headers, such as \
-         user_agent(); if it is neither, {client}{also}",
+         user_agent(); otherwise {client}{also}",
     ),
     (
         When::If(|_| true),

@@ -67,7 +67,7 @@ impl Error {
     /// What the sources say, each once and unless this error's own words say it already. Of an
     /// exchange with the token endpoint only the innermost counts: the others are the HTTP
     /// client's ways of saying that it failed.
-    pub(super) fn told_by_sources(&self) -> Option<String> {
+    pub(crate) fn told_by_sources(&self) -> Option<String> {
         let cause = &*self.cause;
         let mut links: Vec<_> = chain(cause.source.get()?).collect();
         if cause.fault.is_some() || cause.asked.is_some() {
@@ -158,14 +158,15 @@ mod tests {
         let error = Error::transient("no luck").with_source(login_failed());
         assert_eq!(
             error.to_string(),
-            "no access token: no luck: the login failed: entity not found; requests resume by \
-             themselves"
+            "no access token: no luck: the login failed: entity not found; requests recover on \
+             their own once this is fixed"
         );
         let wrapped = io::Error::other(io::Error::other("the cause\r\nof it all"));
         let error = Error::transient("failed").with_source(wrapped);
         assert_eq!(
             error.to_string(),
-            "no access token: failed: the cause??of it all; requests resume by themselves"
+            "no access token: failed: the cause??of it all; requests recover on their own once \
+             this is fixed"
         );
         let told = Error::transient("failed: the cause").with_source("the cause");
         assert_eq!(told.to_string().matches("the cause").count(), 1);

@@ -189,9 +189,6 @@ impl Watch {
         response: &TokenResponse,
     ) {
         self.tell(&fetched.finished(None, None));
-        if response.lenient {
-            trace::lenient_parse(fetched.host);
-        }
         let Some(granted) = &response.scope else {
             return;
         };

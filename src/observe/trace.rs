@@ -1,8 +1,6 @@
 //! The events as `tracing` sees them. [`observe`](super) documents targets, levels and fields.
 
-use std::error::Error as _;
 use std::future::poll_fn;
-use std::iter::successors;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -54,7 +52,7 @@ pub(crate) fn attempt_failed(attempt: u32, error: &Error, pause: Duration) {
             attempt,
             class = error.class().name(),
             status = error.status().map(|status| status.as_u16()),
-            source = sources(error),
+            source = error.told_by_sources(),
             pause_ms = millis(pause),
             "token request failed, trying again"
         );
@@ -79,16 +77,6 @@ pub(crate) fn no_timers() {
             target: TARGET,
             "the tokio runtime has no timers, so it cannot fetch a token; \
              call enable_time() or enable_all() on its builder"
-        );
-    });
-}
-
-pub(crate) fn lenient_parse(host: Option<&str>) {
-    guarded(|| {
-        debug!(
-            target: TARGET,
-            host,
-            "the token response was readable, but not JSON of RFC 6749 5.1"
         );
     });
 }
@@ -129,7 +117,7 @@ pub(crate) fn event(event: &Event<'_>) {
             class = error.class().name(),
             code = error.oauth_code(),
             status = error.status().map(|status| status.as_u16()),
-            source = sources(error),
+            source = error.told_by_sources(),
             remaining_ms = remaining.map(millis),
             "{error}{}",
             remaining.map_or("", |_| "; the live token stays in use")
@@ -162,16 +150,6 @@ pub(crate) fn event(event: &Event<'_>) {
             "evicted a live token to make room for another; raise CachePolicy::max_entries"
         ),
     }
-}
-
-/// The error's sources, which its own text leaves out. `None` when there are none.
-///
-/// Without them, a name that does not resolve, a refused connection and a certificate that does not
-/// verify would read the same.
-fn sources(error: &Error) -> Option<String> {
-    let chain = successors(error.source(), |&error| error.source());
-    let texts: Vec<_> = chain.map(ToString::to_string).collect();
-    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 fn millis(span: Duration) -> u64 {

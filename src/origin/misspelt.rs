@@ -34,7 +34,7 @@ fn pasted(url: &str) -> Option<&'static str> {
     if url.len() >= usize::from(u16::MAX) {
         Some("it is longer than a URL can be (65534 bytes)")
     } else if url.contains(invisible) {
-        Some("it has a character in it that cannot be seen; write it anew")
+        Some("it contains an invisible character; retype it")
     } else if inner.is_some_and(|inner| inner.contains("://") && !inner.contains(['<', '>'])) {
         Some("it has angle brackets around it; leave them out")
     } else if in_front {

@@ -184,10 +184,16 @@ async fn a_code_under_a_status_that_says_something_else_is_told_with_it() {
     let text = told(Answer::Error(429, "invalid_client")).await;
     assert!(text.contains("check the client id"), "{text}");
     assert!(text.contains("too many token requests"), "{text}");
-    assert!(text.contains("requests resume by themselves"), "{text}");
+    assert!(
+        text.contains("requests recover on their own once this is fixed"),
+        "{text}"
+    );
     let text = told(Answer::Error(503, "invalid_target")).await;
     assert!(text.contains("the audience and the resource"), "{text}");
-    assert!(text.contains("requests resume by themselves"), "{text}");
+    assert!(
+        text.contains("requests recover on their own once this is fixed"),
+        "{text}"
+    );
     let text = told(raw(429, &[], "")).await;
     assert_eq!(text.matches("resume by themselves").count(), 1, "{text}");
 }

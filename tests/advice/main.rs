@@ -100,7 +100,7 @@ async fn each_way_not_to_get_an_answer_has_its_own_text_with_its_cause_and_what_
             || "received corrupt message of type InvalidContentType".into(),
             3,
             "does not speak TLS",
-            "gw.example:8443 answers in the clear",
+            "gw.example:8443 answers without TLS",
         ),
         (
             || io::Error::from(io::ErrorKind::ConnectionRefused).into(),

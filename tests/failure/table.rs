@@ -116,7 +116,7 @@ impl Seen {
         tokens.with_params(other("b")).token().await.unwrap_err();
         let reach = match endpoint.requests() == requests {
             true => Reach::Client,
-            false => Reach::Kind,
+            false => Reach::Params,
         };
         let seen = Self {
             class,

@@ -250,7 +250,7 @@ impl History<'_> {
                 self.told(key, wait);
                 self.seen.see("failed at once");
             }
-            Decision::Later(token) => {
+            Decision::Unable(token) => {
                 assert!(!able);
                 assert_eq!(token, usable);
             }
@@ -317,9 +317,9 @@ impl History<'_> {
         let told = self.machine.ended(&self.keys[key], id, end, self.now, 0.5);
         let known = &mut self.known[key];
         let before = known.token.map(|(generation, ..)| generation);
-        let in_force = before.max(Some(id));
-        assert!(matches!(told, Some(Outcome::Token(token)) if Some(token) == in_force));
-        if in_force == Some(id) {
+        let failure = before.max(Some(id));
+        assert!(matches!(told, Some(Outcome::Token(token)) if Some(token) == failure));
+        if failure == Some(id) {
             known.token = Some((id, lifetime.end, self.now));
             known.suspect = false;
         } else {
@@ -373,10 +373,10 @@ impl History<'_> {
         let (now, params) = (self.now, &self.keys[key]);
         let refusal = self.machine.refused(params, generation, origin, now);
         let known = &mut self.known[key];
-        let in_force = known.live(now) == Some(generation) && !known.suspect;
+        let failure = known.live(now) == Some(generation) && !known.suspect;
         assert_eq!(
             refusal != Refusal::Known,
-            in_force,
+            failure,
             "only the one refused: R18"
         );
         match refusal {

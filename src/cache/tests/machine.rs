@@ -69,7 +69,7 @@ impl World {
                 Did::Wait(flight, launch.is_some(), fallback.map(|(token, _)| token))
             }
             Decision::Fail(error) => Did::Fail(error.retry_after().expect("the wait is told")),
-            Decision::Later(_) => panic!("this caller can wait and launch"),
+            Decision::Unable(_) => panic!("this caller can wait and launch"),
         }
     }
 
@@ -239,8 +239,8 @@ fn the_answer_of_a_superseded_flight_does_not_displace_a_newer_token() {
     machine.lose(2);
     assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
     let newer = machine.succeed(3, 3600);
-    let in_force = machine.at(3341).succeed(2, 9000);
-    assert!(in_force == newer);
+    let failure = machine.at(3341).succeed(2, 9000);
+    assert!(failure == newer);
     assert_eq!(machine.call(), Did::Serve(newer, false));
 }
 

@@ -18,7 +18,7 @@ use loom::thread::{self, JoinHandle};
 use tokio::runtime::{self, Handle, Runtime};
 
 use super::current::{Reader, Refused, Token};
-use super::flight::{ask as ask_once, lose};
+use super::flight::{ask as ask_once, end_lost};
 use super::machine::{Decision, End};
 use super::waiters::{Flight, Outcome, Waiter};
 use super::{Cache, CacheConfig, CachePolicy, Refusal, wait as wait_for_token};
@@ -136,7 +136,7 @@ fn ask(cache: &Arc<Cache>, newer_than: Option<u64>) -> Result<Arc<Token>, Error>
         let flight = match ask_for(cache, newer_than) {
             (Decision::Serve(token), _) => return Ok(token),
             (Decision::Fail(error), _) => return Err(error),
-            (Decision::Later(_), _) => panic!("the runtime has timers"),
+            (Decision::Unable(_), _) => panic!("the runtime has timers"),
             (Decision::Wait { flight, .. }, launched) => {
                 if launched {
                     succeed(cache, &flight);
@@ -179,7 +179,7 @@ fn check_at_rest(cache: &Arc<Cache>) -> Arc<Token> {
 
 /// Generations number the flights.
 fn launched(cache: &Arc<Cache>) -> u64 {
-    cache.tell(|machine| machine.forget(cache.own()));
+    cache.update(|machine| machine.forget(cache.own()));
     let (Decision::Wait { flight, .. }, true) = ask_for(cache, None) else {
         panic!("nothing is held back");
     };
@@ -269,7 +269,7 @@ fn a_take_over_and_the_late_end_of_the_frozen_flight_leave_one_token_and_no_flig
         let impatient = {
             let (cache, frozen) = (Arc::clone(&world.cache), Arc::clone(&frozen));
             spawn(move || {
-                lose(&cache, &frozen);
+                end_lost(&cache, &frozen);
                 ask(&cache, None)
             })
         };
@@ -291,7 +291,7 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
         let impatient = {
             let (cache, frozen) = (Arc::clone(&world.cache), Arc::clone(&frozen));
             spawn(move || {
-                lose(&cache, &frozen);
+                end_lost(&cache, &frozen);
                 ask(&cache, None)
             })
         };
@@ -319,7 +319,7 @@ fn a_take_over_and_the_late_failure_of_the_frozen_flight_leave_a_token() {
 fn a_take_over_that_fails_does_not_fail_a_caller_who_could_use_the_late_token() {
     explore(|world| {
         let frozen = world.launch();
-        lose(&world.cache, &frozen);
+        end_lost(&world.cache, &frozen);
         let second = world.launch();
         let caller = {
             let cache = Arc::clone(&world.cache);
@@ -396,7 +396,7 @@ fn a_401_that_meets_a_renewal_under_way_makes_only_the_old_token_suspect() {
 fn the_view_outside_the_lock_never_goes_back_to_an_older_token() {
     explore(|world| {
         let frozen = world.launch();
-        lose(&world.cache, &frozen);
+        end_lost(&world.cache, &frozen);
         let later = world.launch();
         let ender = {
             let cache = Arc::clone(&world.cache);

@@ -197,7 +197,10 @@ async fn nobody_there_no_such_name_and_a_closed_connection_are_told_apart() {
         assert_says(
             &error,
             3,
-            &[&address.to_string(), "requests resume by themselves"],
+            &[
+                &address.to_string(),
+                "requests recover on their own once this is fixed",
+            ],
         );
     }
 }
