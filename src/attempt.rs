@@ -1,5 +1,7 @@
 //! One attempt of a flight, as the exchange in it sees it: how long it may take, and what it was
-//! doing when its time was up (rule R9).
+//! doing when its time was up.
+//!
+//! Rules: R9.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;

@@ -11,6 +11,8 @@
 //!
 //! One read is one vDSO call on Linux: no system call, no lock, no allocation. libc makes it,
 //! since libc also knows when there is no vDSO to call, as under valgrind.
+//!
+//! Rules: R14.
 
 use std::time::Duration;
 

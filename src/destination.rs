@@ -1,5 +1,7 @@
-//! Where a token may go (rule R22): one check, whose answer is to attach the token, to pass the
+//! Where a token may go: one check, whose answer is to attach the token, to pass the
 //! request on without one, or an error.
+//!
+//! Rules: R22.
 
 use std::fmt;
 

@@ -1,5 +1,7 @@
 //! The future of one request through the layer: what its answer says about the token, and its rare
-//! detours, a wait for a token and a replay (rules R4, R18, R19 and R21).
+//! detours, a wait for a token and a replay.
+//!
+//! Rules: R3, R4, R18, R19, R21.
 
 use std::fmt;
 use std::mem;

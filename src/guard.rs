@@ -1,5 +1,7 @@
 //! Where code that is not ours may panic: the user's token source, observers, wakers, and whatever
 //! subscribes to `tracing`.
+//!
+//! Rules: R6.
 
 use std::any::Any;
 use std::mem;

@@ -1,4 +1,6 @@
-//! The layer: what its clones and services share, and whether requests are replayed (R21).
+//! The layer: what its clones and services share, and whether requests are replayed.
+//!
+//! Rules: R21.
 
 use std::fmt;
 use std::sync::Arc;

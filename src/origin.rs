@@ -6,6 +6,8 @@
 //! in `https://api.example:99999/` (clients dial the default port then), and ignores what follows
 //! the bracket in `http://[::1]evil.example/`. Whatever two parsers could read differently is an
 //! error here, so that the host that is judged is the host that is dialled.
+//!
+//! Rules: R20, R22.
 
 mod misspelt;
 mod number;

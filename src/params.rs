@@ -1,4 +1,6 @@
 //! What a token request asks for.
+//!
+//! Rules: R5, R24.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,6 @@
 //! Whether a request can be sent a second time after a 401.
+//!
+//! Rules: R21.
 
 use http::{Request, Response};
 

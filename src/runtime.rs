@@ -1,4 +1,6 @@
 //! The tokio runtime of a call, if a flight can be flown on it.
+//!
+//! Rules: R6.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

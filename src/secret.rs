@@ -1,4 +1,6 @@
-//! Secrets and where they come from (R17, R24).
+//! Secrets and where they come from.
+//!
+//! Rules: R17, R24.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};

@@ -1,4 +1,6 @@
-//! The service that puts the token on each request (rules R1 to R4, and R25).
+//! The service that puts the token on each request.
+//!
+//! Rules: R1, R2, R3, R4, R25.
 
 use std::fmt;
 use std::mem;

@@ -1,4 +1,6 @@
 //! The seam between the cache and whatever brings a token.
+//!
+//! Rules: R6.
 
 use std::fmt;
 use std::pin::Pin;

@@ -1,4 +1,6 @@
 //! What a grant brings back: a token and what the server said about it.
+//!
+//! Rules: R24, R27.
 
 use std::fmt;
 use std::time::Duration;

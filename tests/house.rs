@@ -163,6 +163,69 @@ fn no_identifier_is_a_word_of_aviation() {
     );
 }
 
+/// What `grep -w R15 src` leads to: `rules.md` names the rooms, and their pages name the rule.
+#[test]
+fn every_rule_stands_on_the_pages_of_the_rooms_that_keep_it() {
+    let mut missing = Vec::new();
+    let rules = include_str!("../src/docs/rules.md");
+    for line in rules.lines().filter_map(|line| line.strip_prefix("- **")) {
+        let (rule, text) = line.split_once("**").expect("a rule");
+        let rooms = text
+            .split_once("*(")
+            .and_then(|(_, rest)| rest.split_once(")*"));
+        let (rooms, _) = rooms.unwrap_or_else(|| panic!("{rule} names no room"));
+        for room in rooms.split(", ") {
+            let pages = [format!("src/{room}.rs"), format!("src/{room}/mod.rs")];
+            let text = pages.iter().find_map(|page| fs::read_to_string(page).ok());
+            let text = text.unwrap_or_else(|| panic!("{rule}: there is no room {room}"));
+            let page = text.lines().take_while(|line| line.starts_with("//!"));
+            let mut words = page.flat_map(|line| line.split(|c: char| !c.is_alphanumeric()));
+            if !words.any(|word| word == rule) {
+                missing.push(format!("{rule} is not on the page of src/{room}"));
+            }
+        }
+    }
+    none(
+        "name the rule on the page, one by one and not as a range",
+        missing,
+    );
+}
+
+/// The first column of the table in CONTRIBUTING.md, from the top down.
+#[test]
+fn rooms_import_only_rooms_below_them_in_the_table() {
+    let table = include_str!("../CONTRIBUTING.md");
+    let rows = table
+        .split("| room |")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next());
+    let mut order: Vec<&str> = Vec::new();
+    for row in rows.expect("the table of rooms").lines().skip(2) {
+        let cell = row.split('|').nth(1).unwrap_or_default();
+        let names = cell.split('`').skip(1).step_by(2);
+        order.extend(names.map(|name| name.split('/').next().unwrap_or(name)));
+    }
+    order.dedup();
+    let place = |room: &String| order.iter().position(|name| name == room);
+    let mut wrong = Vec::new();
+    for (from, all) in rooms(&House::read()) {
+        let Some(above) = place(&from) else {
+            wrong.push(format!("`{from}` is not in the table"));
+            continue;
+        };
+        for (to, at) in all
+            .iter()
+            .filter(|(to, _)| place(to).is_some_and(|to| to < above))
+        {
+            wrong.push(format!("`{from}` imports `{to}`, which is above it ({at})"));
+        }
+    }
+    none(
+        "turn the import round, or put the rooms in order in CONTRIBUTING.md",
+        wrong,
+    );
+}
+
 #[test]
 fn circles_are_found_whatever_way_a_module_is_named() {
     let house = House::of(&[

@@ -1,5 +1,7 @@
-//! How long a failure keeps us away (rules R15 and R16), and how many renewals the 401s of one
-//! origin may cause (R20): pure arithmetic.
+//! How long a failure keeps us away, and how many renewals the 401s of one
+//! origin may cause: pure arithmetic.
+//!
+//! Rules: R15, R16, R20.
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@
 //! of its own. Threads that share one contend for the count of those bytes, which every request
 //! raises and lowers: with copies two threads do 0.93 to 1.02 of what each does alone, with one
 //! shared header 0.68 to 0.81 (`benches/scaling.rs`, two cores).
+//!
+//! Rules: R4, R18.
 
 use std::fmt;
 use std::sync::{Arc, Weak};

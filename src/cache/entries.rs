@@ -3,6 +3,8 @@
 //! What is evicted is forgotten, but for entries that keep somebody from asking again: a backoff, a
 //! budget that is being spent, a suspect token. As many of those as may be kept are set aside, and
 //! past that the oldest is forgotten.
+//!
+//! Rules: R13, R20.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;

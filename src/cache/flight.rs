@@ -1,5 +1,7 @@
 //! A flight's task, with its turn, its attempts and its time limits, and the future of a call that
-//! waits for it (rules R6 to R9).
+//! waits for it.
+//!
+//! Rules: R6, R7, R8, R9, R17.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};

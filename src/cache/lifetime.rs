@@ -1,5 +1,7 @@
 //! The ages of a token, fresh, stale, in its last stretch and expired: a pure function of what the
-//! server said (rules R10, R11 and R13).
+//! server said.
+//!
+//! Rules: R10, R11, R13.
 
 use std::time::Duration;
 

@@ -17,6 +17,8 @@
 //! 6. A flight that is not registered any more, since it was given up, records no failure (R6). One
 //!    that is older than the last success says nothing of the client.
 //! 7. A 401 makes suspect only the generation that it refused (R18), and within its budget (R20).
+//!
+//! Rules: R5, R10, R12, R13, R15, R16, R17, R18, R20.
 
 use std::time::Duration;
 

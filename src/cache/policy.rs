@@ -1,4 +1,6 @@
 //! The numbers of the cache that a user may change, with their defaults.
+//!
+//! Rules: R9, R10, R11.
 
 use std::time::Duration;
 

@@ -3,6 +3,8 @@
 //! Each operation is one sequence: lock, ask the [`machine`](super::machine), publish what is in
 //! force, unlock, wake, tell. Nothing of the user's runs under the lock. What is to be launched is
 //! returned, and [`flight`](super::flight) launches it.
+//!
+//! Rules: R5, R8.
 
 use std::collections::HashMap;
 use std::fmt;

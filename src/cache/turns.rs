@@ -9,6 +9,8 @@
 //!    it for [`LEASE`]; then it is anybody's.
 //! 3. A flight that was not polled for [`LEASE`] has lost its turn: its runtime is not driven. It
 //!    may end the attempt that it has begun, and needs a turn for another.
+//!
+//! Rules: R6, R15.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

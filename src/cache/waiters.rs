@@ -1,5 +1,4 @@
-//! A flight as threads share it: who waits for it, its outcome, and whether its task is driven
-//! (rules R6 and R8).
+//! A flight as threads share it: who waits for it, its outcome, and whether its task is driven.
 //!
 //! # Invariants
 //!
@@ -10,6 +9,8 @@
 //! 3. Wakers are called after the lock is released, and one that panics keeps no other from being
 //!    called. That is why the list is ours: tokio's `watch` and `Notify` drop the wakers that come
 //!    after one that panics.
+//!
+//! Rules: R6, R8.
 
 use std::mem;
 use std::sync::Arc;

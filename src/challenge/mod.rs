@@ -1,4 +1,4 @@
-//! The challenges of an API (`WWW-Authenticate`), and whether they refuse the token (rule R19).
+//! The challenges of an API (`WWW-Authenticate`), and whether they refuse the token.
 //!
 //! The layer leaves the challenges of an answer in its extensions, if there are any. It does so for
 //! a 401, a 403, a status named by
@@ -37,6 +37,8 @@
 //! treated as one whose challenges cannot be read. `error_description` keeps printable ASCII, which
 //! is all that RFC 6750 §3 allows, up to 256 bytes. The other values are the server's text as it
 //! came: sanitize them before you show them to anyone.
+//!
+//! Rules: R19.
 
 mod parse;
 mod verdict;

@@ -1,4 +1,4 @@
-//! Masks our own secrets in what a server says (R24).
+//! Masks our own secrets in what a server says.
 //!
 //! A server may repeat a secret as it was sent, or as its layers have rewritten it: in another
 //! case, percent-encoded, form-encoded or form-decoded, HTML-escaped, JSON-escaped, several of
@@ -8,6 +8,8 @@
 //!
 //! The work is bounded whatever the server says: at most `LONGEST` bytes are read, at most
 //! `DEEPEST` times, and a search looks up one window for each character.
+//!
+//! Rules: R24.
 
 use std::collections::HashSet;
 

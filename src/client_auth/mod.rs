@@ -2,6 +2,8 @@
 //!
 //! Rules kept here: R24 (secrets are wiped, marked sensitive and masked) and R26 (the two forms of
 //! Basic, and the advice where the server does not know the client).
+//!
+//! Rules: R17, R24, R26.
 
 mod credentials;
 mod custom;

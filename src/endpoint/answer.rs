@@ -3,6 +3,8 @@
 //! Servers are read generously where that does no harm: numbers as strings, a form in place of
 //! JSON, a missing or odd content type, Apigee's own error shape. What decides is whether there is
 //! a token that can be used.
+//!
+//! Rules: R24, R27.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

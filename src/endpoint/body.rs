@@ -1,4 +1,6 @@
 //! Reads the body of an answer within bounds of size and time.
+//!
+//! Rules: R23.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! The client-credentials grant (RFC 6749 §4.4).
+//!
+//! Rules: R17.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

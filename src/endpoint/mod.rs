@@ -1,4 +1,6 @@
 //! One exchange with a token endpoint: the client-credentials grant.
+//!
+//! Rules: R23, R24, R27.
 
 mod answer;
 mod body;

@@ -1,4 +1,6 @@
 //! The token request (RFC 6749 §4.4.2), built without I/O.
+//!
+//! Rules: R23, R26.
 
 use bytes::Bytes;
 use form_urlencoded::Serializer;

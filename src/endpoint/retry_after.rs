@@ -1,4 +1,6 @@
 //! The header `Retry-After` (RFC 9110 §10.2.3).
+//!
+//! Rules: R15.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,6 @@
 //! Checks the token URL.
+//!
+//! Rules: R23.
 
 use http::Uri;
 

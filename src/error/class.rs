@@ -2,6 +2,8 @@
 //!
 //! The code looks failures up in it, `table.md` in the docs is its rendering, and the tests walk
 //! through it. It needs nothing of the crate, so that the tests outside can include this file.
+//!
+//! Rules: R9, R15.
 
 /// What kind of failure it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 //! - `class`: the failure table, R9 and R15: what kind of failure it is, and who backs off.
 //! - `transport` reads why there is no answer, `fault` says what that means and what to do.
 //! - `advice` and its `rules`: what to do about an answer.
-//! - `source`: the error underneath; `shown`: what may be printed of texts that are not ours (R24).
+//! - `source`: the error underneath; `shown`: what may be printed of texts that are not ours.
 //! - `build`: errors of a configuration.
 //!
 //! Nothing here imports what makes these errors.
+//!
+//! Rules: R16, R24.
 
 mod advice;
 mod build;

@@ -17,6 +17,8 @@
 //!
 //! A call logs nothing by itself: the log of an outage grows with the attempts, not with the
 //! traffic.
+//!
+//! Rules: R6, R24.
 
 #[cfg(feature = "metrics")]
 mod metrics;

@@ -173,12 +173,12 @@ impl History<'_> {
             Op::RefuseAll { key, origin } => {
                 for _ in 0..5 {
                     let Some((token, ..)) = self.known[key].token else {
-                        return;
+                        break;
                     };
                     self.refuse(key, token, origin);
                     self.call(key, false, true);
                     let Some(flight) = self.known[key].flight else {
-                        return;
+                        break;
                     };
                     let (policy, now) = (CachePolicy::default(), self.now);
                     let lifetime = Lifetime::new(&policy, now, now, Some(secs(600)), None, 0.5);
