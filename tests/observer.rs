@@ -178,42 +178,6 @@ async fn a_narrower_scope_is_told() {
     );
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_answer_that_is_odd_by_its_body_or_by_its_type_is_logged() {
-    let (json, form) = (r#"{"access_token":"t"}"#, "access_token=t");
-    for (kind, body, odd) in [
-        ("application/json", json, false),
-        ("application/vnd.api+json; charset=utf-8", json, false),
-        ("text/plain", json, true),
-        ("application/json", form, true),
-        ("text/plain", form, true),
-    ] {
-        let endpoint = Endpoint::new().always(raw(200, &[("content-type", kind)], body));
-        let layer = builder(&endpoint).build().unwrap();
-        assert_eq!(logs_an_odd_answer(&layer).await, odd, "{kind}: {body}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_json_answer_is_not_odd_whatever_the_secret() {
-    let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", "s")
-        .token_client(Endpoint::new())
-        .scope("a")
-        .build()
-        .unwrap();
-    assert!(!logs_an_odd_answer(&layer).await);
-}
-
-async fn logs_an_odd_answer(layer: &OAuthLayer) -> bool {
-    LazyLock::force(&SUBSCRIBER);
-    LOG.take();
-    layer.token_cache().token().await.unwrap();
-    settle().await;
-    let log = String::from_utf8(LOG.take()).unwrap();
-    assert!(log.contains("got a token"), "{log}");
-    log.contains("the token response was readable")
-}
-
 /// One for the process: with one for each thread, an event that a thread without any meets first
 /// would be switched off for all of them.
 static SUBSCRIBER: LazyLock<()> = LazyLock::new(|| {

@@ -206,7 +206,7 @@ mod tests {
             ("unix:///run/x.sock", "neither https nor http"),
             ("htps://gw.example/t", "neither https nor http"),
             ("gw.example/t?x=https://a.example", "https:// in front"),
-            ("https://gw\u{200b}.example/t", "cannot be seen"),
+            ("https://gw\u{200b}.example/t", "invisible"),
         ] {
             let error = misspelt(url).unwrap();
             assert!(error.contains(part), "{url:?}: {error}");

@@ -195,7 +195,7 @@ async fn a_code_under_a_status_that_says_something_else_is_told_with_it() {
         "{text}"
     );
     let text = told(raw(429, &[], "")).await;
-    assert_eq!(text.matches("resume by themselves").count(), 1, "{text}");
+    assert_eq!(text.matches("recover on their own").count(), 1, "{text}");
 }
 
 // FA11
@@ -227,7 +227,7 @@ async fn an_answer_of_the_token_endpoint_that_is_no_token_is_its_operators_to_me
     ] {
         let text = told(raw(200, &[("content-type", "application/json")], body)).await;
         assert!(text.contains(wanted), "{text}");
-        assert!(text.contains("has to mend its answer"), "{text}");
+        assert!(text.contains("to fix its response"), "{text}");
         assert!(!text.contains("has no access_token"), "{text}");
         assert!(
             !text.contains("login page") && !text.contains("proxy"),

@@ -130,7 +130,7 @@ async fn a_flight_whose_turn_does_not_come_is_no_failure_of_the_endpoint() {
     for _ in 0..2 {
         let error = calls.join_next().await.unwrap().unwrap().unwrap_err();
         assert!(
-            error.is_timeout() && error.to_string().contains("fewer kinds"),
+            error.is_timeout() && error.to_string().contains("fewer sets"),
             "{error}"
         );
         assert_eq!((error.retry_after(), start.elapsed()), (None, secs(30)));
@@ -173,7 +173,7 @@ async fn eight_kinds_in_a_row_that_are_rejected_speak_for_the_client() {
     }
     assert_eq!(endpoint.requests(), 8);
     let error = tokens.token().await.expect_err("the client's backoff");
-    assert!(error.to_string().contains("eight kinds"), "{error}");
+    assert!(error.to_string().contains("eight sets"), "{error}");
     // No error is for ever, and a success ends it for all.
     endpoint.set(Answer::Token(3600));
     advance(secs(10)).await;
