@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri};
 
 use crate::error::{BuildError, Error};
@@ -36,36 +35,44 @@ impl Destinations {
     /// they do not weigh on these.
     #[inline(always)]
     pub(crate) fn check<B>(&self, request: &Request<B>) -> Check {
-        let uri = request.uri();
-        let usual = match (uri.scheme(), uri.authority()) {
-            (Some(scheme), Some(authority)) => self.usual(scheme, authority),
-            _ => None,
-        };
-        match usual {
-            Some(origin) if !never_carries(request.method()) => Check::Attach(origin),
-            _ => self.check_unusual(request.method(), uri),
+        match self.usual(request.method(), request.uri()) {
+            Some(origin) => Check::Attach(origin),
+            None => self.check_unusual(request.method(), request.uri()),
         }
     }
 
-    #[inline(always)]
-    fn usual(&self, scheme: &Scheme, authority: &Authority) -> Option<u64> {
-        let (https, authority) = (scheme.as_str() == "https", authority.as_str());
-        if self.allowed.is_empty() {
-            return match https {
-                true => origin::number_of_plain_https(authority),
-                false => origin::number_of_plain_loopback(scheme, authority),
-            };
+    /// The origin's number, if the request may have the token and its URI is written as most are.
+    /// `None` says nothing.
+    ///
+    /// Not inlined: the caller has few registers to spare, and saving them costs more than a call.
+    #[inline(never)]
+    pub(crate) fn usual(&self, method: &Method, uri: &Uri) -> Option<u64> {
+        let (scheme, authority) = (uri.scheme()?.as_str(), uri.authority()?.as_str());
+        if never_carries(method) {
+            return None;
         }
+        if !self.allowed.is_empty() {
+            return self.listed(scheme, authority);
+        }
+        match scheme == "https" {
+            true => origin::number_of_plain_https(authority),
+            false => origin::number_of_plain_loopback(scheme, authority),
+        }
+    }
+
+    #[inline(never)]
+    fn listed(&self, scheme: &str, authority: &str) -> Option<u64> {
+        let https = scheme == "https";
         let mut allowed = self.allowed.iter();
         let found = allowed.find(|origin| origin.is_spelled(https, authority));
         found
-            .filter(|_| https || *scheme == Scheme::HTTP)
+            .filter(|_| https || scheme == "http")
             .map(Origin::number)
     }
 
     #[cold]
     #[inline(never)]
-    fn check_unusual(&self, method: &Method, uri: &Uri) -> Check {
+    pub(crate) fn check_unusual(&self, method: &Method, uri: &Uri) -> Check {
         if let Some(reason) = uri.authority().and_then(origin::unreadable) {
             // Not passed on without a token either: nobody can say where it would go.
             return Check::Error(Error::destination(

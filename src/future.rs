@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::AUTHORIZATION;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
@@ -42,22 +42,34 @@ pin_project! {
         // The call under way.
         #[pin]
         response: Option<S::Future>,
-        carried: Carried,
-        bearer: Bearer,
-        rare: Option<Box<Rare<S, B, R>>>,
+        carried: Carried<S, B, R>,
     }
 }
 
-/// What the request carries.
-enum Carried {
+/// What the request carries. One tag tells all that the usual answer and the drop have to know.
+enum Carried<S, B, R>
+where
+    S: Service<Request<B>>,
+{
     Nothing,
-    Token(Arc<Token>),
+    /// A token, on a request of which there is no copy.
+    Token(Sent),
+    /// The same on a POST: only that may be a gRPC call, whose answer has its status in a header.
+    Posted(Sent),
     /// It is not sent: it must not have a token, or none can be had.
     Failed(Error),
+    /// Behind one box, so that other requests do not pay for it in moves.
+    Rare(Box<Rare<S, B, R>>),
+}
+
+/// A token, and where it went.
+struct Sent {
+    token: Arc<Token>,
+    origin: u64,
 }
 
 /// What is remembered of a request that carries a token.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(crate) struct Bearer {
     origin: u64,
     /// Only a POST may be a gRPC call, whose answer has its status in a header.
@@ -74,13 +86,14 @@ pub(crate) struct Spare<S, B> {
     cache: Arc<Cache>,
 }
 
-/// State that an ordinary request never needs. Behind one box, so that
-/// such a request does not pay for it in moves.
+/// State that an ordinary request never needs.
 enum Rare<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    Spare(Spare<S, B>),
+    Spare(Spare<S, B>, Arc<Token>, Bearer),
+    /// There is never a third time.
+    Replayed(Arc<Token>, Bearer),
     Waiting(Waiting<S, B, R>),
     /// Boxed once more, since it holds the answer too, and most that wait only wait for a token.
     Renewing(Box<Renewing<S, B>>),
@@ -120,7 +133,7 @@ enum Exit<S, B, R>
 where
     S: Service<Request<B>>,
 {
-    Call(S::Future, Bearer, Arc<Token>, Option<Box<Rare<S, B, R>>>),
+    Call(S::Future, Carried<S, B, R>),
     Answer(S::Response),
 }
 
@@ -165,9 +178,7 @@ where
     ) -> Self {
         Self {
             response: Some(response),
-            carried: Carried::Token(token),
-            bearer,
-            rare: spare.map(|spare| Box::new(Rare::Spare(spare))),
+            carried: Carried::carrying(bearer, token, spare),
         }
     }
 
@@ -175,8 +186,6 @@ where
         Self {
             response: Some(response),
             carried: Carried::Nothing,
-            bearer: Bearer::default(),
-            rare: None,
         }
     }
 
@@ -184,8 +193,6 @@ where
         Self {
             response: None,
             carried: Carried::Failed(error),
-            bearer: Bearer::default(),
-            rare: None,
         }
     }
 
@@ -208,9 +215,7 @@ where
         };
         Self {
             response: None,
-            carried: Carried::Nothing,
-            bearer: Bearer::default(),
-            rare: Some(Box::new(Rare::Waiting(waiting))),
+            carried: Carried::Rare(Box::new(Rare::Waiting(waiting))),
         }
     }
 }
@@ -224,7 +229,7 @@ where
     type Output = Result<Response<ResB>, BoxError>;
 
     // (failed | waiting)? => calling => (renewing => calling)?
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         let Some(response) = this.response.as_pin_mut() else {
@@ -233,9 +238,7 @@ where
         // The answer is only looked at, and goes by value to a cold function when it is not an
         // ordinary success: what is bound or reaches a call by reference is copied.
         match response.poll(cx) {
-            Poll::Ready(Ok(answer)) if this.bearer.accepts(&answer, this.carried) => {
-                Poll::Ready(Ok(answer))
-            }
+            Poll::Ready(Ok(answer)) if this.carried.accepts(&answer) => Poll::Ready(Ok(answer)),
             Poll::Ready(Ok(answer)) => self.look_closer(answer, cx),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
             Poll::Pending => Poll::Pending,
@@ -258,7 +261,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResB>, BoxError>> {
         let mut this = self.as_mut().project();
-        match prepare_replay(*this.bearer, this.carried, this.rare, answer) {
+        match prepare_replay(this.carried, answer) {
             Some(answer) => Poll::Ready(Ok(answer)),
             None => {
                 this.response.set(None);
@@ -275,20 +278,21 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<ResB>, BoxError>> {
         let mut this = self.as_mut().project();
-        let exit = match this.rare.as_deref_mut() {
-            Some(Rare::Waiting(waiting)) => ready!(waiting.poll(cx))?,
-            Some(Rare::Renewing(renewing)) => ready!(renewing.poll(cx)),
-            Some(Rare::Spare(_)) | None => match mem::replace(this.carried, Carried::Nothing) {
+        let exit = match this.carried {
+            Carried::Rare(rare) => match &mut **rare {
+                Rare::Waiting(waiting) => ready!(waiting.poll(cx))?,
+                Rare::Renewing(renewing) => ready!(renewing.poll(cx)),
+                Rare::Spare(..) | Rare::Replayed(..) => panic!("polled after it was ready"),
+            },
+            carried => match mem::replace(carried, Carried::Nothing) {
                 Carried::Failed(error) => return Poll::Ready(Err(error.into())),
-                Carried::Token(_) | Carried::Nothing => panic!("polled after it was ready"),
+                _ => panic!("polled after it was ready"),
             },
         };
         match exit {
             Exit::Answer(answer) => Poll::Ready(Ok(answer)),
-            Exit::Call(response, bearer, token, spare) => {
-                *this.bearer = bearer;
-                *this.carried = Carried::Token(token);
-                *this.rare = spare;
+            Exit::Call(response, carried) => {
+                *this.carried = carried;
                 this.response.set(Some(response));
                 self.poll(cx)
             }
@@ -296,31 +300,76 @@ where
     }
 }
 
-impl Bearer {
+impl<S, B, R> Carried<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    #[inline(always)]
+    fn carrying(bearer: Bearer, token: Arc<Token>, spare: Option<Spare<S, B>>) -> Self {
+        if let Some(spare) = spare {
+            return Self::Rare(Box::new(Rare::Spare(spare, token, bearer)));
+        }
+        if bearer.replayed {
+            return Self::Rare(Box::new(Rare::Replayed(token, bearer)));
+        }
+        let origin = bearer.origin;
+        match bearer.posted {
+            true => Self::Posted(Sent { token, origin }),
+            false => Self::Token(Sent { token, origin }),
+        }
+    }
+
+    fn token(&self) -> Option<(&Arc<Token>, Bearer)> {
+        let (sent, posted) = match self {
+            Self::Token(sent) => (sent, false),
+            Self::Posted(sent) => (sent, true),
+            Self::Rare(rare) => match &**rare {
+                Rare::Spare(_, token, bearer) | Rare::Replayed(token, bearer) => {
+                    return Some((token, *bearer));
+                }
+                Rare::Waiting(_) | Rare::Renewing(_) => return None,
+            },
+            Self::Nothing | Self::Failed(_) => return None,
+        };
+        let bearer = Bearer {
+            origin: sent.origin,
+            posted,
+            replayed: false,
+        };
+        Some((&sent.token, bearer))
+    }
+
     /// Whether the answer can be returned as it is.
     #[inline(always)]
-    fn accepts<B>(&self, answer: &Response<B>, carried: &Carried) -> bool {
-        let Carried::Token(token) = carried else {
+    fn accepts<T>(&self, answer: &Response<T>) -> bool {
+        if let Self::Token(_) = self {
+            if !challenge::may_refuse(answer.status()) {
+                return true;
+            }
+        }
+        self.accepts_unusual(answer.status(), answer.headers())
+    }
+
+    #[inline(never)]
+    fn accepts_unusual(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        let Some((token, bearer)) = self.token() else {
             return true;
         };
-        let (status, headers) = (answer.status(), answer.headers());
         let also = &token.unauthorized;
-        !(self.replayed || challenge::is_suspicious(self.posted, status, headers, also))
+        !(bearer.replayed || challenge::is_suspicious(bearer.posted, status, headers, also))
     }
 }
 
 /// If the token was refused, tells the cache, and prepares the replay if there is a copy to send
 /// and a renewal to hope for. Otherwise gives the answer back, with its challenges.
 fn prepare_replay<S, B, R, ResB>(
-    bearer: Bearer,
-    carried: &Carried,
-    rare: &mut Option<Box<Rare<S, B, R>>>,
+    carried: &mut Carried<S, B, R>,
     mut answer: Response<ResB>,
 ) -> Option<Response<ResB>>
 where
     S: Service<Request<B>, Response = Response<ResB>>,
 {
-    let Carried::Token(token) = carried else {
+    let Some((token, bearer)) = carried.token() else {
         return Some(answer);
     };
     if bearer.replayed {
@@ -343,19 +392,23 @@ where
     };
     let refusal = cache.refused(token, bearer.origin);
     // A replay has no copy: there is never a third time, but the next request will renew.
-    let Some(Rare::Spare(spare)) = rare.take().map(|rare| *rare) else {
-        return Some(answer);
+    let (spare, refused) = match mem::replace(carried, Carried::Nothing) {
+        Carried::Rare(rare) => match *rare {
+            Rare::Spare(spare, refused, _) => (spare, refused),
+            _ => return Some(answer),
+        },
+        _ => return Some(answer),
     };
     if matches!(refusal, Refusal::BudgetSpent { .. }) {
         return Some(answer);
     }
     let cache = Arc::clone(&spare.cache);
-    *rare = Some(Box::new(Rare::Renewing(Box::new(Renewing {
+    *carried = Carried::Rare(Box::new(Rare::Renewing(Box::new(Renewing {
         until: Instant::now() + cache.flight_limit(),
         limit: None,
-        wait: cache::wait(cache, token.params.clone(), Some(token.generation)),
+        wait: cache::wait(cache, refused.params.clone(), Some(refused.generation)),
         renewed: None,
-        refused: Arc::clone(token),
+        refused,
         origin: bearer.origin,
         spare,
         answer: Some(answer),
@@ -374,9 +427,9 @@ where
         let mut request = request.expect("polled after it was ready");
         let bearer = attach(&mut request, &token, self.origin);
         let spare = spare(&request, &self.ready, &self.replay, &self.cache);
-        let spare = spare.map(|spare| Box::new(Rare::Spare(spare)));
         let response = self.ready.call(request);
-        Poll::Ready(Ok(Exit::Call(response, bearer, token, spare)))
+        let carried = Carried::carrying(bearer, token, spare);
+        Poll::Ready(Ok(Exit::Call(response, carried)))
     }
 }
 
@@ -419,7 +472,7 @@ where
         };
         let token = Arc::clone(token);
         let response = self.spare.not_ready.call(request);
-        Poll::Ready(Exit::Call(response, bearer, token, None))
+        Poll::Ready(Exit::Call(response, Carried::carrying(bearer, token, None)))
     }
 
     fn give_up<R>(&mut self) -> Poll<Exit<S, B, R>> {
@@ -433,11 +486,14 @@ where
     S: Service<Request<B>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let phase = match (&self.carried, self.rare.as_deref()) {
-            (Carried::Failed(_), _) => "failing",
-            (_, Some(Rare::Waiting(_))) => "waiting",
-            (_, Some(Rare::Renewing(_))) => "renewing",
-            (_, Some(Rare::Spare(_)) | None) => "calling",
+        let phase = match &self.carried {
+            Carried::Failed(_) => "failing",
+            Carried::Rare(rare) => match &**rare {
+                Rare::Waiting(_) => "waiting",
+                Rare::Renewing(_) => "renewing",
+                Rare::Spare(..) | Rare::Replayed(..) => "calling",
+            },
+            Carried::Nothing | Carried::Token(_) | Carried::Posted(_) => "calling",
         };
         f.debug_tuple("ResponseFuture").field(&phase).finish()
     }

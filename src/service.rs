@@ -108,9 +108,8 @@ where
         if !request.extensions().is_empty() || shared.keep_authorization {
             return self.call_with_options(request);
         }
-        let origin = match shared.destinations.check(&request) {
-            Check::Attach(origin) => origin,
-            other => return self.without_token(request, other),
+        let Some(origin) = shared.destinations.usual(request.method(), request.uri()) else {
+            return self.call_unusual(request);
         };
         let Some(token) = shared.cache.free_token(&mut self.reader) else {
             return self.decide(request, origin);
@@ -147,6 +146,28 @@ impl<S, R> OAuth<S, R> {
             Some(other) => shared.cache.free_token_for(other),
         };
         match token {
+            Some(token) => self.call_with(request, origin, token),
+            None => self.decide(request, origin),
+        }
+    }
+
+    /// A request that is not written as most are, or must not have a token.
+    #[cold]
+    #[inline(never)]
+    fn call_unusual<B>(&mut self, request: Request<B>) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>> + Clone,
+        R: ReplayBody<B> + Clone,
+    {
+        let shared = &*self.shared;
+        let check = shared
+            .destinations
+            .check_unusual(request.method(), request.uri());
+        let origin = match check {
+            Check::Attach(origin) => origin,
+            other => return self.without_token(request, other),
+        };
+        match shared.cache.free_token(&mut self.reader).map(Arc::clone) {
             Some(token) => self.call_with(request, origin, token),
             None => self.decide(request, origin),
         }

@@ -107,32 +107,41 @@ mod places {
     use crate::clock::Timestamp;
     use crate::token::copy_header;
 
-    /// A power of two of places, so that one is found without a division.
-    pub(crate) struct Places(Box<[Place]>);
+    pub(crate) struct Places {
+        version: Version,
+        /// A power of two of places, so that one is found without a division.
+        places: Box<[Place]>,
+    }
+
+    /// Counts the snapshots. Written after all places with `Release`, and read before any with
+    /// `Acquire`: whoever sees a number sees that snapshot or a later one. All threads share it,
+    /// since it is only read until there is another snapshot; nothing that is written more often is
+    /// near.
+    #[repr(align(128))]
+    struct Version(AtomicU64);
 
     /// Two cache lines, since processors fetch them in pairs.
     #[repr(align(128))]
     struct Place {
-        /// Counts the snapshots. Written after the snapshot with `Release`, and read before it with
-        /// `Acquire`: whoever sees a number sees that snapshot or a later one.
-        version: AtomicU64,
         token: ArcSwapOption<Token>,
     }
 
     impl Default for Places {
         fn default() -> Self {
             let place = |_| Place {
-                version: AtomicU64::new(1),
                 token: ArcSwapOption::empty(),
             };
-            Self((0..*PLACES).map(place).collect())
+            Self {
+                version: Version(AtomicU64::new(1)),
+                places: (0..*PLACES).map(place).collect(),
+            }
         }
     }
 
     impl Places {
-        /// Threads see the new snapshot one after the other, each at once in its own place.
+        /// Readers that look see the new snapshot one after the other; all see it when this is done.
         pub(crate) fn set(&self, token: Option<(&Arc<Token>, Timestamp)>) {
-            for place in &self.0 {
+            for place in &self.places {
                 let copy = token.map(|(token, free_until)| {
                     let header = copy_header(&token.header);
                     Arc::new(Token {
@@ -142,13 +151,12 @@ mod places {
                     })
                 });
                 place.token.store(copy);
-                place.version.fetch_add(1, Ordering::Release);
             }
+            self.version.0.fetch_add(1, Ordering::Release);
         }
 
-        #[inline(always)]
         fn place(&self, seat: usize) -> &Place {
-            &self.0[seat & (self.0.len() - 1)]
+            &self.places[seat & (self.places.len() - 1)]
         }
     }
 
@@ -166,13 +174,7 @@ mod places {
         /// The token, if it may be used without asking.
         #[inline(always)]
         pub(crate) fn get(&mut self, current: &Current, now: Timestamp) -> Option<&Arc<Token>> {
-            if current
-                .places
-                .place(self.seat)
-                .version
-                .load(Ordering::Acquire)
-                != self.version
-            {
+            if current.places.version.0.load(Ordering::Acquire) != self.version {
                 self.look(current);
             }
             let token = self.token.as_ref()?;
@@ -186,9 +188,8 @@ mod places {
             if self.version == 0 {
                 self.seat = SEAT.with(|seat| *seat);
             }
-            let place = current.places.place(self.seat);
-            self.version = place.version.load(Ordering::Acquire);
-            self.token = place.token.load_full();
+            self.version = current.places.version.0.load(Ordering::Acquire);
+            self.token = current.places.place(self.seat).token.load_full();
         }
     }
 
@@ -242,7 +243,7 @@ mod places {
             let token = token();
             current.set(Some((&token, Timestamp::from_nanos(10))));
             let copies: Vec<_> = current
-                .0
+                .places
                 .iter()
                 .map(|place| place.token.load_full())
                 .collect();
@@ -254,7 +255,7 @@ mod places {
                     assert_ne!(bytes.as_ptr(), others.as_ptr());
                 }
             }
-            assert_eq!(copies.iter().flatten().count(), current.0.len());
+            assert_eq!(copies.iter().flatten().count(), current.places.len());
         }
 
         #[test]

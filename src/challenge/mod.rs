@@ -46,7 +46,7 @@ mod verdict;
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-pub(crate) use verdict::{is_suspicious, refuses_token};
+pub(crate) use verdict::{is_suspicious, may_refuse, refuses_token};
 
 /// One challenge of a `WWW-Authenticate` header (RFC 9110 §11.6.1).
 ///

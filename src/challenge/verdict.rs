@@ -7,6 +7,12 @@ use http::status::StatusCode;
 
 use super::Challenges;
 
+/// Whether the status alone may call for a closer look. No setting names a status of success.
+#[inline(always)]
+pub(crate) fn may_refuse(status: StatusCode) -> bool {
+    status.as_u16() >= 300
+}
+
 /// Whether an answer needs a closer look: [`refuses_token`] may say so, or a 403 may hold
 /// challenges for the caller to see.
 #[inline(always)]

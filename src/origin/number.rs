@@ -3,10 +3,9 @@
 use std::hash::Hasher;
 use std::net::Ipv6Addr;
 
-use http::uri::Scheme;
 use rustc_hash::FxHasher;
 
-use super::{default_port, read_port};
+use super::default_port;
 
 pub(super) fn of_name(https: bool, name: &str, port: u16) -> u64 {
     let mut hasher = FxHasher::default();
@@ -56,9 +55,9 @@ pub(crate) fn number_of_plain_https(authority: &str) -> Option<u64> {
 
 /// [`Parts::number`](super::Parts::number) of `http://` and this authority, if it is loopback in
 /// its usual spelling: `127.0.0.1` or `localhost`, with or without a port. `None` says nothing.
-#[inline(always)]
-pub(crate) fn number_of_plain_loopback(scheme: &Scheme, authority: &str) -> Option<u64> {
-    if scheme.as_str() != "http" {
+#[inline(never)]
+pub(crate) fn number_of_plain_loopback(scheme: &str, authority: &str) -> Option<u64> {
+    if scheme != "http" {
         return None;
     }
     let (host, after) = authority.as_bytes().split_first_chunk::<9>()?;
@@ -66,14 +65,41 @@ pub(crate) fn number_of_plain_loopback(scheme: &Scheme, authority: &str) -> Opti
         return None;
     }
     let port = match after {
-        [] => default_port(false),
-        [b':', digits @ ..] => read_port(digits).ok()?,
+        [] => digits_of(default_port(false)),
+        [b':', digits @ ..] => read_digits(*authority.as_bytes().last_chunk()?, digits.len())?,
         _ => return None,
     };
     let mut hasher = FxHasher::default();
     for_each_word(host, |word| hasher.write_u64(u64::from_le_bytes(word)));
-    hasher.write_u64(number_end(false, host.len(), port));
+    hasher.write_u64(end_of_digits(false, host.len(), port));
     Some(hasher.finish())
+}
+
+/// The digits of a port, a byte each, the last one highest: as eight bytes of text hold them that
+/// end with the port.
+const fn digits_of(port: u16) -> u64 {
+    let (mut rest, mut digits, mut shift) = (port, 0, 56);
+    while rest > 0 {
+        digits |= ((rest % 10) as u64) << shift;
+        rest /= 10;
+        shift -= 8;
+    }
+    digits
+}
+
+/// [`digits_of`] the port that `text` ends with, of which so many bytes are to be digits. `None` if
+/// that is no port, or not written in one to five digits.
+#[inline(always)]
+fn read_digits(text: [u8; 8], count: usize) -> Option<u64> {
+    if !(1..=5).contains(&count) {
+        return None;
+    }
+    let digits =
+        (u64::from_le_bytes(text) ^ (ONES * u64::from(b'0'))) & (u64::MAX << (64 - 8 * count));
+    let odd = (digits | at_least(digits, 10)) & HIGH_BITS;
+    let is_port =
+        odd == 0 && digits != 0 && digits.swap_bytes() <= digits_of(u16::MAX).swap_bytes();
+    is_port.then_some(digits)
 }
 
 /// Sets the highest bit of each byte that is `from` or more, all being ASCII. The other bits mean
@@ -95,12 +121,13 @@ const HIGH_BITS: u64 = ONES << 7;
 /// The last eight bytes may overlap those before them. Less than eight are filled up with zeros.
 #[inline(always)]
 fn for_each_word(host: &[u8], mut take: impl FnMut([u8; 8])) {
-    let Some(last) = host.last_chunk() else {
+    let (Some((first, mut rest)), Some(last)) = (host.split_first_chunk(), host.last_chunk())
+    else {
         let mut word = [0; 8];
         word[..host.len()].copy_from_slice(host);
         return take(word);
     };
-    let mut rest = host;
+    take(*first);
     while let Some((word, after @ [_, ..])) = rest.split_first_chunk() {
         take(*word);
         rest = after;
@@ -111,5 +138,11 @@ fn for_each_word(host: &[u8], mut take: impl FnMut([u8; 8])) {
 /// The length is needed since words may overlap.
 #[inline(always)]
 fn number_end(https: bool, length: usize, port: u16) -> u64 {
-    length as u64 ^ u64::from(port) << 32 ^ u64::from(https) << 48
+    end_of_digits(https, length, digits_of(port))
+}
+
+/// The digits leave the lowest three bytes free.
+#[inline(always)]
+fn end_of_digits(https: bool, length: usize, port: u64) -> u64 {
+    length as u64 ^ port ^ u64::from(https) << 23
 }

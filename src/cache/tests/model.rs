@@ -110,7 +110,7 @@ fn ask_for(
     ask_once(cache, &TokenParams::new(), newer_than, true, Some(&runtime))
 }
 
-fn succeed(cache: &Cache, flight: &Flight) {
+fn succeed(cache: &Arc<Cache>, flight: &Flight) {
     let response = TokenResponse::new("t").expect("a token");
     let response = response.with_expires_in(Duration::from_secs(3600));
     let end = cache.token(flight, &response, cache.clock.now());
