@@ -306,6 +306,18 @@ mod tests {
         ] {
             assert_eq!(number(&open, one), number(&open, other), "{one}");
         }
+        // With user-info an origin is read in full.
+        for port in [1, 9, 10, 80, 443, 8080, 9999, 10_000, 65_535] {
+            let [usual, unusual] =
+                ["", "me@"].map(|user| number(&open, &format!("http://{user}127.0.0.1:{port}/")));
+            assert_eq!(usual, unusual, "{port}");
+        }
+        for port in ["0", "65536", "99999", "1a", "8 8", "12345678"] {
+            let uri = format!("http://127.0.0.1:{port}/");
+            if let Ok(uri) = uri.parse::<Uri>() {
+                assert!(!allows(&open, &uri.to_string()), "{uri}");
+            }
+        }
     }
 
     // P35, FS2

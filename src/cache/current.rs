@@ -139,7 +139,8 @@ mod places {
     }
 
     impl Places {
-        /// Readers that look see the new snapshot one after the other; all see it when this is done.
+        /// Readers that look see the new snapshot one after the other; all see it when this is
+        /// done.
         pub(crate) fn set(&self, token: Option<(&Arc<Token>, Timestamp)>) {
             for place in &self.places {
                 let copy = token.map(|(token, free_until)| {
