@@ -280,7 +280,15 @@ where
         let mut this = self.as_mut().project();
         let exit = match this.carried {
             Carried::Rare(rare) => match &mut **rare {
-                Rare::Waiting(waiting) => ready!(waiting.poll(cx))?,
+                Rare::Waiting(waiting) => match ready!(waiting.poll(cx)) {
+                    Ok(exit) => exit,
+                    Err(error) => {
+                        // The readied service goes now, with what it had reserved, and not when
+                        // the future is dropped.
+                        *this.carried = Carried::Nothing;
+                        return Poll::Ready(Err(error.into()));
+                    }
+                },
                 Rare::Renewing(renewing) => ready!(renewing.poll(cx)),
                 Rare::Spare(..) | Rare::Replayed(..) => panic!("polled after it was ready"),
             },
@@ -290,7 +298,10 @@ where
             },
         };
         match exit {
-            Exit::Answer(answer) => Poll::Ready(Ok(answer)),
+            Exit::Answer(answer) => {
+                *this.carried = Carried::Nothing;
+                Poll::Ready(Ok(answer))
+            }
             Exit::Call(response, carried) => {
                 *this.carried = carried;
                 this.response.set(Some(response));

@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 use form_urlencoded::Serializer;
 use http::Uri;
@@ -48,9 +48,11 @@ struct Fields {
     resource: Vec<String>,
     /// The values may be secrets of the server's own, so they are wiped.
     parameters: Vec<(String, Zeroizing<String>)>,
-    /// All of the above as one form in canonical order. Equality and hashing look at this text
-    /// alone, since a request's parameters are hashed on the cached path.
+    /// All of the above as one form in canonical order. Equality looks at this text alone.
     identity: Zeroizing<String>,
+    /// The hash of that text, since a request's parameters are looked up on the cached path. Keyed,
+    /// so that nobody who chooses an audience can make them collide.
+    hash: u64,
 }
 
 impl TokenParams {
@@ -189,7 +191,14 @@ impl TokenParams {
         // Full capacity up front: growing would leave copies of the values behind, unwiped.
         let mut form = Serializer::new(String::with_capacity(canonical.form_size()));
         canonical.write_form(&mut form);
-        Arc::make_mut(&mut self.0).identity = Zeroizing::new(form.finish());
+        let identity = Zeroizing::new(form.finish());
+        let fields = Arc::make_mut(&mut self.0);
+        // Zero for parameters that ask for nothing, however they came to.
+        fields.hash = match identity.is_empty() {
+            true => 0,
+            false => KEYS.hash_one(&*identity),
+        };
+        fields.identity = identity;
         self
     }
 }
@@ -229,9 +238,12 @@ const RESERVED: [&str; 7] = [
     "client_assertion_type",
 ];
 
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 impl PartialEq for TokenParams {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0.identity == other.0.identity
+        Arc::ptr_eq(&self.0, &other.0)
+            || self.0.hash == other.0.hash && self.0.identity == other.0.identity
     }
 }
 
@@ -239,7 +251,7 @@ impl Eq for TokenParams {}
 
 impl Hash for TokenParams {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.identity.hash(state);
+        state.write_u64(self.0.hash);
     }
 }
 

@@ -65,8 +65,9 @@ impl Secret {
     ///
     /// It runs within the attempt's time limit. During a backoff it is called at most once a
     /// second, to see whether the secret has changed, and must answer within a second. Its error
-    /// becomes the source of the [`Error`] that callers see, so it must not contain the secret. The
-    /// returned `String` is wiped; the provider's own copies are not ours to wipe.
+    /// becomes the source of the [`Error`] that callers see, or that error itself if it is an
+    /// [`Error`]; so it must not contain the secret. The returned `String` is wiped; the provider's
+    /// own copies are not ours to wipe.
     #[must_use]
     pub fn provider<F, Fut, T, E>(provider: F) -> Self
     where
@@ -119,14 +120,16 @@ impl Secret {
                 (read, place)
             }
             Source::Provider(provider) => {
-                let read = provider().await.map_err(|source| {
+                let failed = |source| {
                     Error::transient("the secret provider failed")
                         .with_advice(
                             "look at the cause, which is the provider's own; requests recover on \
                              their own once this is fixed",
                         )
                         .with_source(source)
-                });
+                };
+                let read = provider().await;
+                let read = read.map_err(|error| Error::of_users(error, failed));
                 (read, String::from("the secret of the provider"))
             }
         };

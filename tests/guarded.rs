@@ -4,8 +4,8 @@ mod support;
 
 use std::panic::panic_any;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use tokio::time::advance;
 use tower::{Layer, ServiceExt};
 use tower_oauth::observe::Event;
 use tower_oauth::{
-    ManualClock, OAuthLayer, TokenFuture, TokenParams, TokenRequest, TokenResponse, TokenSource,
+    CachePolicy, ManualClock, OAuthLayer, TokenCache, TokenFuture, TokenParams, TokenRequest,
+    TokenResponse, TokenSource,
 };
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
@@ -382,6 +383,76 @@ async fn an_error_that_panics_when_it_is_shown_or_dropped_harms_nobody() {
         }
         advance(secs(60)).await;
     }
+}
+
+// R8: nothing of the user's runs under the lock.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_asks_the_cache_when_it_is_dropped_is_answered() {
+    #[derive(Debug)]
+    struct Asks(Arc<OnceLock<TokenCache>>, Arc<AtomicUsize>);
+    impl std::fmt::Display for Asks {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("asks")
+        }
+    }
+    impl std::error::Error for Asks {}
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            let tokens = self.0.get().expect("set before the first call").clone();
+            let (answer, answered) = std::sync::mpsc::channel();
+            std::thread::spawn(move || answer.send(tokens.status()));
+            let answered = answered.recv_timeout(secs(10));
+            answered.expect("the lock is free");
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    #[derive(Default)]
+    struct Fails {
+        tokens: Arc<OnceLock<TokenCache>>,
+        dropped: Arc<AtomicUsize>,
+        succeeds: AtomicBool,
+    }
+    impl TokenSource for Fails {
+        fn token<'a>(&'a self, request: TokenRequest<'a>) -> TokenFuture<'a> {
+            // With parameters of its own it fails for those, without for the client.
+            let error = match request.params().audience() {
+                Some(_) => tower_oauth::Error::rejected("invalid_target", "no"),
+                None => tower_oauth::Error::rejected("invalid_client", "no"),
+            };
+            let answer = match self.succeeds.load(Ordering::SeqCst) {
+                true => TokenResponse::new("a-token"),
+                false => {
+                    let asks = Asks(Arc::clone(&self.tokens), Arc::clone(&self.dropped));
+                    Err(error.with_source(asks))
+                }
+            };
+            Box::pin(async { answer })
+        }
+    }
+    let source = Arc::new(Fails::default());
+    let layer = OAuthLayer::builder(Arc::clone(&source))
+        .cache_policy(CachePolicy::new().max_entries(1))
+        .clock(ManualClock::new())
+        .build()
+        .expect("a layer");
+    let tokens = layer.token_cache();
+    source.tokens.set(tokens.clone()).expect("once");
+    let kinds: Vec<_> = (0..4).map(|n| kind(&tokens, n)).collect();
+    // Forgotten: two of the four are kept, one of them aside.
+    for tokens in &kinds {
+        tokens.warm_up().await.expect_err("rejected");
+    }
+    assert_eq!(source.dropped.load(Ordering::SeqCst), 2, "forgotten");
+    // Replaced, for the parameters and for the client.
+    kinds[3].warm_up().await.expect_err("rejected");
+    for _ in 0..2 {
+        tokens.warm_up().await.expect_err("rejected");
+    }
+    assert_eq!(source.dropped.load(Ordering::SeqCst), 4, "replaced");
+    // Over, for both.
+    source.succeeds.store(true, Ordering::SeqCst);
+    kinds[3].warm_up().await.expect("a token");
+    assert_eq!(source.dropped.load(Ordering::SeqCst), 6, "over");
 }
 
 // FC13

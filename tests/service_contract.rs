@@ -356,6 +356,14 @@ async fn a_request_that_is_not_sent_gives_back_what_was_reserved_for_it() {
         assert!(error.is_destination());
     }
     assert_eq!(endpoint.requests(), 1);
+
+    // Also when it had to wait for its failure, and its future is still there.
+    layer.token_cache().invalidate();
+    let mut call = std::pin::pin!(first.ready().await.unwrap().call(get(API)));
+    assert!(ours(call.as_mut().await.unwrap_err()).is_rejected());
+    assert_eq!(endpoint.requests(), 2);
+    let ready = tokio::time::timeout(Duration::from_secs(1), second.ready()).await;
+    ready.expect("the failed call holds no permit").unwrap();
 }
 
 /// Counts how often it is cloned.

@@ -264,14 +264,78 @@ mod places {
             let at = Timestamp::from_nanos;
             let current = Current::default();
             let mut reader = Reader::default();
+            let token = token();
             assert!(reader.get(&current, at(1)).is_none());
-            current.set(Some((&token(), at(10))));
+            current.set(Some((&token, at(10))));
             assert!(reader.get(&current, at(9)).is_some());
             assert!(reader.get(&current, at(10)).is_none());
-            current.set(Some((&token(), at(20))));
+            current.set(Some((&token, at(20))));
             assert!(reader.get(&current, at(10)).is_some());
             current.set(None);
             assert!(reader.get(&current, at(10)).is_none());
+        }
+
+        // R18
+        #[test]
+        fn readers_in_every_place_see_a_change_at_their_next_look() {
+            let now = Timestamp::from_nanos(1);
+            let current = Current::default();
+            current.set(Some((&token(), Timestamp::MAX)));
+            let first_look = || {
+                let mut reader = Reader::default();
+                assert!(reader.get(&current, now).is_some());
+                reader
+            };
+            // A thread takes the next place, so these are in all of them.
+            let mut readers: Vec<Reader> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..*PLACES).map(|_| scope.spawn(first_look)).collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().expect("a reader"))
+                    .collect()
+            });
+            current.set(None);
+            assert!(
+                readers
+                    .iter_mut()
+                    .all(|reader| reader.get(&current, now).is_none())
+            );
+            current.set(Some((&token(), Timestamp::MAX)));
+            assert!(
+                readers
+                    .iter_mut()
+                    .all(|reader| reader.get(&current, now).is_some())
+            );
+        }
+
+        // R18. The model checker has a locked cell in place of this code.
+        #[test]
+        fn a_reader_that_looks_while_tokens_change_never_keeps_an_older_one() {
+            const CHANGES: u64 = 100_000;
+            let current = Current::default();
+            let changed = AtomicU64::new(0);
+            let first = token();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    for generation in 1..=CHANGES {
+                        let token = Token {
+                            generation,
+                            ..Token::clone(&first)
+                        };
+                        current.set(Some((&Arc::new(token), Timestamp::MAX)));
+                        changed.store(generation, Ordering::Release);
+                    }
+                });
+                let mut reader = Reader::default();
+                loop {
+                    let before = changed.load(Ordering::Acquire);
+                    let token = reader.get(&current, Timestamp::ZERO);
+                    assert!(token.map_or(0, |token| token.generation) >= before);
+                    if before == CHANGES {
+                        break;
+                    }
+                }
+            });
         }
 
         #[test]

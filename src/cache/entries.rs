@@ -8,11 +8,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
-use std::time::Duration;
+
+use rustc_hash::FxBuildHasher;
 
 use super::backoff::{Backoff, Budgets};
 use super::lifetime::Lifetime;
 use crate::clock::Timestamp;
+use crate::error::Error;
 use crate::params::TokenParams;
 
 /// A token that was brought for one set of parameters. `T` is what the shell hands out for it.
@@ -40,8 +42,6 @@ pub(super) struct Entry<T> {
     pub(super) backoff: Option<Backoff>,
     /// Flights in a row that ended without saying anything of the endpoint.
     pub(super) missed: u32,
-    /// No renewal before this, whatever the server's `expires_in` says.
-    pub(super) rest_until: Timestamp,
     pub(super) budgets: Budgets,
     /// Since eviction last looked at it.
     pub(super) used: bool,
@@ -61,7 +61,6 @@ impl<T> Entry<T> {
             given_up: None,
             backoff: None,
             missed: 0,
-            rest_until: Timestamp::ZERO,
             budgets: Budgets::default(),
             // A newcomer has its first chance: what was just asked for is about to be fetched.
             used: true,
@@ -74,44 +73,44 @@ impl<T> Entry<T> {
         self.held.as_ref().filter(|held| held.lifetime.is_live(now))
     }
 
-    /// The end of the rest after the token's arrival, while it lasts.
-    pub(super) fn rest(&self, now: Timestamp) -> Option<Timestamp> {
-        (!self.suspect && self.rest_until > now).then_some(self.rest_until)
-    }
-
-    pub(super) fn begin_rest(&mut self, now: Timestamp) {
-        self.rest_until = now.after(REST);
-    }
-
     /// Whether to forget it would let somebody ask again who has been asked to wait.
     fn holds_back(&self) -> bool {
         self.backoff.is_some() || self.suspect || !self.budgets.is_empty()
     }
 }
 
+/// What the machine leaves to the shell since it was last asked.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Live tokens that were forgotten.
+    pub(super) evicted: usize,
+    /// To be dropped outside the lock: a source's own error may run anything then.
+    pub(super) errors: Vec<Error>,
+}
+
 /// The entries by their parameters, and which of them may be evicted.
 pub(super) struct Entries<T> {
-    map: HashMap<TokenParams, Entry<T>>,
+    /// By a fast hash of the keyed hash that parameters have.
+    map: HashMap<TokenParams, Entry<T>, FxBuildHasher>,
     /// In second-chance order. The layer's own entry is not among them.
     candidates: VecDeque<TokenParams>,
     max_candidates: usize,
     /// Those that were set aside, in the order in which they were.
     aside: BTreeMap<u64, TokenParams>,
     set_aside: u64,
-    /// Live tokens forgotten since this was last asked.
-    evicted: usize,
+    left: Left,
 }
 
 impl<T> Entries<T> {
     /// The entry of the layer's own parameters is there from the start and is never evicted.
     pub(super) fn new(own: TokenParams, max_candidates: usize) -> Self {
         Self {
-            map: HashMap::from([(own, Entry::new())]),
+            map: HashMap::from_iter([(own, Entry::new())]),
             candidates: VecDeque::new(),
             max_candidates,
             aside: BTreeMap::new(),
             set_aside: 0,
-            evicted: 0,
+            left: Left::default(),
         }
     }
 
@@ -138,8 +137,13 @@ impl<T> Entries<T> {
         self.map.values_mut()
     }
 
-    pub(super) fn take_evicted(&mut self) -> usize {
-        mem::take(&mut self.evicted)
+    pub(super) fn take_left(&mut self) -> Left {
+        mem::take(&mut self.left)
+    }
+
+    /// A failure is out of date.
+    pub(super) fn leave(&mut self, error: Option<Error>) {
+        self.left.errors.extend(error);
     }
 
     /// The entry, made if it is not there.
@@ -216,9 +220,11 @@ impl<T> Entries<T> {
     }
 
     fn forget(&mut self, params: &TokenParams, now: Timestamp) {
-        let entry = self.map.remove(params);
-        let live = entry.is_some_and(|entry| entry.live(now).is_some());
-        self.evicted += usize::from(live);
+        let Some(entry) = self.map.remove(params) else {
+            return;
+        };
+        self.left.evicted += usize::from(entry.live(now).is_some());
+        self.leave(entry.backoff.map(|backoff| backoff.error));
     }
 
     /// Checks that map and lists agree, for the tests of the machine.
@@ -242,7 +248,3 @@ impl<T> Entries<T> {
         }
     }
 }
-
-/// No successful flight follows another for the same parameters within this time, so that no answer
-/// of a server makes us ask once per call.
-const REST: Duration = Duration::from_secs(1);

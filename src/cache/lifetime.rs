@@ -14,6 +14,8 @@ pub(crate) struct Lifetime {
     /// When the token request was sent. Life is counted from here: the server starts counting no
     /// earlier.
     pub(crate) sent: Timestamp,
+    /// No renewal before this, whatever the server's `expires_in` says, unless an API refuses it.
+    pub(crate) rest: Timestamp,
     /// From here on a call starts a renewal and does not wait for it.
     pub(crate) stale: Timestamp,
     /// From here on a call waits a moment for the renewal.
@@ -45,7 +47,8 @@ impl Lifetime {
         // However short the life and however slow the server, a token that has just arrived serves
         // the callers that waited for it. Otherwise an `expires_in` of 0 would make every call a
         // token request.
-        let end = sent.after(life).max(received.after(MIN_HOLD));
+        let rest = received.after(REST);
+        let end = sent.after(life).max(rest);
         let life = end.since(sent);
 
         let last_stretch = end.before(policy.last_stretch.min(life / 10));
@@ -57,6 +60,7 @@ impl Lifetime {
         };
         Self {
             sent,
+            rest,
             stale: stale.after(jitter).min(last_stretch),
             last_stretch,
             end,
@@ -82,8 +86,8 @@ impl Lifetime {
 /// A year. A server that says more means "for ever", which cannot be renewed.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The least time a token is held, counted from its arrival.
-const MIN_HOLD: Duration = Duration::from_secs(1);
+/// The least time from the arrival of a token to its end, and to the next renewal.
+const REST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -114,6 +118,7 @@ mod tests {
     fn each_stretch_of_a_life_begins_at_its_own_moment() {
         let at = |stale, last_stretch| Lifetime {
             sent: SENT,
+            rest: SENT,
             stale,
             last_stretch,
             end: SENT.after(Duration::from_secs(9)),

@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::entries::{Entries, Held};
+use super::entries::{Entries, Held, Left};
 use super::lifetime::{Freshness, Lifetime};
 use super::policy::CachePolicy;
 use crate::clock::Timestamp;
@@ -180,11 +180,12 @@ impl<T: Clone> Machine<T> {
         let failure = self.failure_in_force(params, now);
         let entry = self.entries.admit(params, now);
         entry.used = true;
-        let rest = entry.rest(now);
-        let not_before = failure.as_ref().map(|(until, _)| *until).max(rest);
 
         let newer = |held: &&Held<T>| wish.newer_than.is_none_or(|old| held.generation > old);
         let usable = entry.live(now).filter(newer).cloned();
+        let rest = usable.as_ref().map(|held| held.lifetime.rest);
+        let rest = rest.filter(|rest| !entry.suspect && *rest > now);
+        let not_before = failure.as_ref().map(|(until, _)| *until).max(rest);
         let cause = match &usable {
             None if wish.newer_than.is_some() => FetchCause::Refused,
             None => FetchCause::NoToken,
@@ -224,7 +225,8 @@ impl<T: Clone> Machine<T> {
             }
             (None, Some(until)) => {
                 let Some(held) = usable else {
-                    return (Decision::Fail(no_attempt(failure, until, now)), None);
+                    let (_, error) = failure.expect("only a token rests");
+                    return (Decision::Fail(error.during_backoff(until.since(now))), None);
                 };
                 let look = match (rest, self.looked) {
                     (Some(rest), _) => rest,
@@ -306,9 +308,17 @@ impl<T: Clone> Machine<T> {
                 };
                 return Some(Outcome::Token(self.succeeded(params, held, now)));
             }
+            End::Failed(error) | End::NotAttempted(error) | End::Missed(error) if !under_way => {
+                self.entries.leave(Some(error));
+                return None;
+            }
             _ if !under_way => return None,
             End::Lost => return Some(Outcome::Lost),
-            End::Unchanged => None,
+            End::Unchanged => {
+                // From its end: a provider that hangs does not make every call wait.
+                self.looked = Some(now);
+                None
+            }
             End::Missed(error) => {
                 self.missed(params, flight, &error, now, draw);
                 None
@@ -334,12 +344,8 @@ impl<T: Clone> Machine<T> {
         let flight = new.generation;
         self.last_success = self.last_success.max(flight);
         self.rejected.clear();
-        if self
-            .client
-            .as_ref()
-            .is_some_and(|backoff| backoff.is_over(flight))
-        {
-            self.client = None;
+        if let Some(over) = self.client.take_if(|backoff| backoff.is_over(flight)) {
+            self.entries.leave(Some(over.error));
             self.decide_anew();
         }
         let entry = self.entries.admit(params, now);
@@ -355,9 +361,9 @@ impl<T: Clone> Machine<T> {
         }
         entry.held = Some(new);
         entry.suspect = false;
-        entry.backoff = None;
         entry.missed = 0;
-        entry.begin_rest(now);
+        let over = entry.backoff.take();
+        self.entries.leave(over.map(|backoff| backoff.error));
         token
     }
 
@@ -419,14 +425,16 @@ impl<T: Clone> Machine<T> {
         let (policy, last) = (&self.policy, self.flights);
         let backoff = &mut self.entries.admit(params, now).backoff;
         let next = Backoff::after(policy, backoff.as_ref(), error, flight, last, now, draw);
-        *backoff = Some(next);
+        let before = backoff.replace(next);
+        self.entries.leave(before.map(|backoff| backoff.error));
     }
 
     fn back_off_client(&mut self, flight: u64, error: &Error, now: Timestamp, draw: f64) {
         let (policy, last) = (&self.policy, self.flights);
         let client = self.client.as_ref();
         let next = Backoff::after(policy, client, error, flight, last, now, draw);
-        self.client = Some(next);
+        let before = self.client.replace(next);
+        self.entries.leave(before.map(|backoff| backoff.error));
     }
 
     /// Whether these are the last of so many parameters in a row that were rejected for themselves
@@ -470,7 +478,6 @@ impl<T: Clone> Machine<T> {
         if let Some(entry) = self.entries.get_mut(params) {
             entry.held = None;
             entry.suspect = false;
-            entry.rest_until = Timestamp::ZERO;
         }
     }
 
@@ -499,9 +506,9 @@ impl<T: Clone> Machine<T> {
         }
     }
 
-    /// How many live tokens were forgotten since the last look.
-    pub(super) fn take_evicted(&mut self) -> usize {
-        self.entries.take_evicted()
+    /// What is left to do once the lock is released.
+    pub(super) fn take_left(&mut self) -> Left {
+        self.entries.take_left()
     }
 
     /// The live token, if it is of a later generation.
@@ -573,24 +580,12 @@ impl<T: Clone> Machine<T> {
     }
 }
 
-/// What a call without a token is told.
-fn no_attempt(failure: Option<(Timestamp, Error)>, until: Timestamp, now: Timestamp) -> Error {
-    let error = match failure {
-        Some((_, error)) => error,
-        // A token is held for at least as long as the rest after its arrival, so a call without a
-        // token is never told to rest; kept total rather than panicking on it.
-        None => Error::transient("the last token arrived less than a second ago"),
-    };
-    error.during_backoff(until.since(now))
-}
-
 /// How many parameters in a row, with no success between, speak for the client.
 const IN_A_ROW: usize = 8;
 
 const MANY_IN_A_ROW: &str = "eight sets of parameters in a row were rejected, so the fault is \
-                             likely \
-                             to be the client's: check the client id, the secret and what it may \
-                             ask for";
+                             likely to be the client's: check the client id, the secret and what \
+                             it may ask for";
 
 /// More than the time after its limit at which callers take a flight for lost.
 const OVERDUE: Duration = Duration::from_secs(1);

@@ -253,14 +253,14 @@ impl Cache {
 
     /// Changes the state, and publishes what is in force then.
     fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let (result, evicted) = {
+        let (result, left) = {
             let mut state = lock(&self.state);
             let result = change(&mut state);
             let machine = &mut state.machine;
             self.current.set(machine.free(&self.own));
-            (result, machine.take_evicted())
+            (result, machine.take_left())
         };
-        for _ in 0..evicted {
+        for _ in 0..left.evicted {
             self.watch.tell(&Event::Evicted {
                 max_entries: self.policy.max_entries,
             });

@@ -209,18 +209,23 @@ impl Waiter {
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
+        // What it replaces is dropped after the lock is released, as in `drop`.
+        let mut waker = cx.waker().clone();
         let mut waiting = lock(&self.flight.waiting);
         if let Some(outcome) = &waiting.outcome {
             self.place = None;
             return Poll::Ready(outcome.clone());
         }
         match self.place {
-            Some(place) => waiting.wakers[place].clone_from(cx.waker()),
+            Some(place) => mem::swap(&mut waiting.wakers[place], &mut waker),
             None => {
-                self.place = Some(waiting.wakers.insert(cx.waker().clone()));
+                self.place = Some(waiting.wakers.insert(waker));
                 waiting.deserted = false;
+                return Poll::Pending;
             }
         }
+        drop(waiting);
+        drop(waker);
         Poll::Pending
     }
 }

@@ -119,20 +119,16 @@ impl AuthRequest {
 
     /// Asks one hook.
     pub(super) async fn asked_of(self, hook: &Hook) -> Result<Self, Error> {
-        let request = hook(self).await.map_err(|source| {
-            // An error of ours keeps its class.
-            source.downcast().map_or_else(
-                |source| {
-                    Error::transient("the hook of ClientAuth::custom failed")
-                        .with_advice(
-                            "look at the cause, which is the hook's own; requests recover on \
-                             their own once this is fixed",
-                        )
-                        .with_source(source)
-                },
-                |error| *error,
-            )
-        })?;
+        let failed = |source| {
+            Error::transient("the hook of ClientAuth::custom failed")
+                .with_advice(
+                    "look at the cause, which is the hook's own; requests recover on their own \
+                     once this is fixed",
+                )
+                .with_source(source)
+        };
+        let request = hook(self).await;
+        let request = request.map_err(|error| Error::of_users(error, failed))?;
         match &request.fault {
             None => Ok(request),
             Some(fault) => {

@@ -155,11 +155,7 @@ impl ClientCredentials {
         let request = request::build(&self.uri, params, credentials, &self.user_agent);
         match self.client.exchange(request).await {
             Ok(response) => Ok(Answer::read(response, attempt).await),
-            // An error of ours, from a token client that is built of this crate's parts, keeps its
-            // class.
-            Err(error) => Err(error
-                .downcast::<Error>()
-                .map_or_else(Error::no_answer, |error| *error)),
+            Err(error) => Err(Error::of_users(error, Error::no_answer)),
         }
     }
 

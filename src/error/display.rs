@@ -75,7 +75,7 @@ impl fmt::Debug for Error {
         write!(f, "{self} ")?;
         f.debug_struct("Error")
             .field("class", &cause.row.class)
-            .field("source", &cause.source.get())
+            .field("source", &cause.source)
             .finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::class::{self, Again, Row};
-use super::{Class, Error, Inner, Reach, Success};
+use super::{BoxError, Class, Error, Inner, Reach, Success};
 
 impl Error {
     pub(super) fn new(row: Row, what: impl Into<Cow<'static, str>>) -> Self {
@@ -56,6 +56,12 @@ impl Error {
         what: impl Into<Cow<'static, str>>,
     ) -> Self {
         Self::new(class::of_success(success), what).with_status(status)
+    }
+
+    /// The failure of a user's code: an error of ours is returned as it is, so that it keeps its
+    /// class, and any other is given to `wrap`.
+    pub(crate) fn of_users(error: BoxError, wrap: impl FnOnce(BoxError) -> Self) -> Self {
+        error.downcast().map_or_else(wrap, |error| *error)
     }
 
     pub(crate) fn with_description(mut self, description: Option<String>) -> Self {

@@ -1,9 +1,9 @@
 //! The error underneath an [`Error`]: kept as the type it is, and told in its text.
 
 use std::error::Error as StdError;
-use std::io;
 use std::iter::successors;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use super::shown::{printable, without_queries};
 use super::{BoxError, Error};
@@ -27,6 +27,14 @@ impl Source {
 
     pub(super) fn get(&self) -> Option<&(dyn StdError + 'static)> {
         Some(self.0.as_deref()?)
+    }
+}
+
+/// By the rules for its text: a client's error may have the whole URL in its fields.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let debug = format!("{:?}", self.get());
+        f.write_str(&printable(&without_queries(&debug), LONGEST_DEBUG))
     }
 }
 
@@ -109,10 +117,10 @@ pub(super) fn chain<'a>(
 
 const LONGEST: usize = 256;
 
+const LONGEST_DEBUG: usize = 1024;
+
 #[cfg(test)]
 mod tests {
-    use std::fmt;
-
     use super::*;
 
     /// An error type of a user's own.
@@ -182,6 +190,9 @@ mod tests {
             text.contains("for url (https://gw.example/t): gone"),
             "{text}"
         );
-        assert!(!text.contains("canary") && !text.contains("pw"), "{text}");
+        for text in [text, format!("{error:?}"), format!("{error:#?}")] {
+            assert!(!text.contains("canary") && !text.contains("pw"), "{text}");
+            assert!(text.contains("gone"), "{text}");
+        }
     }
 }

@@ -101,13 +101,19 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
     let tokens = with_secret(&endpoint, provider).token_cache();
     tokens.token().await.unwrap_err();
     assert_eq!(asked.load(Ordering::SeqCst), 1, "for the token request");
-    // Each read hangs, ends after a second, and is not repeated within that second.
-    for look in 1..=4 {
+    // Each read hangs and is given up after a second. In the second after that, calls fail at
+    // once. The backoff lasts for 5 s at least.
+    for look in 1..=2 {
         let start = Instant::now();
         tokens.token().await.unwrap_err();
         assert_eq!(start.elapsed(), secs(1), "look {look}");
+        for _ in 0..10 {
+            advance(Duration::from_millis(99)).await;
+            tokens.token().await.unwrap_err();
+        }
+        assert_eq!(start.elapsed(), Duration::from_millis(1990));
         assert_eq!(asked.load(Ordering::SeqCst), 1 + look);
-        // The next read is due the moment this one ends.
+        advance(Duration::from_millis(10)).await;
     }
     assert_eq!(endpoint.requests(), 1);
 }
@@ -116,7 +122,7 @@ async fn a_provider_is_asked_at_most_once_a_second_during_backoff_and_may_hang()
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_cannot_be_read_is_laid_to_its_source_and_counts_as_no_token_request() {
     let hangs = Secret::provider(std::future::pending::<Result<String, Error>>);
-    let fails = Secret::provider(|| ready(Err::<String, _>(Error::transient("sealed"))));
+    let fails = Secret::provider(|| ready(Err::<String, _>("sealed")));
     for (secret, said) in [
         (hangs, "the client secret could not be read within"),
         (fails, "the secret provider failed"),
@@ -138,6 +144,21 @@ async fn a_secret_that_cannot_be_read_is_laid_to_its_source_and_counts_as_no_tok
         );
         assert_eq!(endpoint.requests(), 0);
     }
+}
+
+// R9
+#[tokio::test(start_paused = true)]
+async fn an_error_of_this_crate_from_a_provider_keeps_its_class() {
+    let revoked = || {
+        ready(Err::<String, _>(Error::rejected(
+            "invalid_client",
+            "revoked",
+        )))
+    };
+    let tokens = with_secret(&Endpoint::new(), Secret::provider(revoked)).token_cache();
+    let error = tokens.token().await.unwrap_err();
+    assert!(error.is_rejected(), "{error}");
+    assert_eq!(error.oauth_code(), Some("invalid_client"));
 }
 
 // R17

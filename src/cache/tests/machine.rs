@@ -318,6 +318,38 @@ fn a_server_that_repeats_a_nearly_expired_token_is_asked_once_a_second_at_most()
     assert_eq!(flights, 10);
 }
 
+// R13, R16
+#[test]
+fn a_token_without_a_life_is_renewed_as_soon_as_it_has_ended_however_late_the_machine_heard_of_it()
+{
+    let mut machine = World::new();
+    machine.call();
+    let (policy, came) = (CachePolicy::default(), machine.now);
+    let lifetime = Lifetime::new(&policy, came, came, Some(Duration::ZERO), None, 0.0);
+    machine.now = came.after(Duration::from_millis(500));
+    machine.succeed_with(&TokenParams::new(), 1, lifetime);
+    machine.now = came.after(Duration::from_millis(999));
+    assert_eq!(machine.call(), Did::Serve(1, false));
+    machine.now = came.after(secs(1));
+    assert_eq!(machine.call(), Did::Wait(2, true, None));
+}
+
+// R18
+#[test]
+fn a_replay_is_never_handed_the_token_that_was_refused() {
+    let (mut machine, token) = World::with_token();
+    let live = |machine: &World, newer_than| {
+        let own = TokenParams::new();
+        machine.core.live(&own, newer_than, machine.now).copied()
+    };
+    machine.refuse(token, API);
+    assert_eq!(live(&machine, None), Some(token));
+    assert_eq!(live(&machine, Some(token)), None);
+    machine.call();
+    machine.succeed(2, 3600);
+    assert_eq!(live(&machine, Some(token)), Some(2));
+}
+
 // K34
 #[test]
 fn ten_thousand_kinds_share_one_backoff_of_the_endpoint() {
