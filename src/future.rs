@@ -53,20 +53,16 @@ where
 {
     Nothing,
     /// A token, on a request of which there is no copy.
-    Token(Sent),
-    /// The same on a POST: only that may be a gRPC call, whose answer has its status in a header.
-    Posted(Sent),
+    Token(Arc<Token>, Bearer),
     /// It is not sent: it must not have a token, or none can be had.
     Failed(Error),
     /// Behind one box, so that other requests do not pay for it in moves.
-    Rare(Box<Rare<S, B, R>>),
+    Rare(Apart<Rare<S, B, R>>),
 }
 
-/// A token, and where it went.
-struct Sent {
-    token: Arc<Token>,
-    origin: u64,
-}
+/// A box that is dropped by a function of its own, so that its drop takes no registers from that of
+/// the other variants. `None` once it is dropped.
+struct Apart<T>(Option<Box<T>>);
 
 /// What is remembered of a request that carries a token.
 #[derive(Clone, Copy)]
@@ -74,6 +70,7 @@ pub(crate) struct Bearer {
     origin: u64,
     /// Only a POST may be a gRPC call, whose answer has its status in a header.
     posted: bool,
+    /// There is never a third time.
     replayed: bool,
 }
 
@@ -92,8 +89,6 @@ where
     S: Service<Request<B>>,
 {
     Spare(Spare<S, B>, Arc<Token>, Bearer),
-    /// There is never a third time.
-    Replayed(Arc<Token>, Bearer),
     Waiting(Waiting<S, B, R>),
     /// Boxed once more, since it holds the answer too, and most that wait only wait for a token.
     Renewing(Box<Renewing<S, B>>),
@@ -215,7 +210,7 @@ where
         };
         Self {
             response: None,
-            carried: Carried::Rare(Box::new(Rare::Waiting(waiting))),
+            carried: Carried::Rare(Apart::new(Rare::Waiting(waiting))),
         }
     }
 }
@@ -279,7 +274,7 @@ where
     ) -> Poll<Result<Response<ResB>, BoxError>> {
         let mut this = self.as_mut().project();
         let exit = match this.carried {
-            Carried::Rare(rare) => match &mut **rare {
+            Carried::Rare(rare) => match rare.get_mut() {
                 Rare::Waiting(waiting) => match ready!(waiting.poll(cx)) {
                     Ok(exit) => exit,
                     Err(error) => {
@@ -290,7 +285,7 @@ where
                     }
                 },
                 Rare::Renewing(renewing) => ready!(renewing.poll(cx)),
-                Rare::Spare(..) | Rare::Replayed(..) => panic!("polled after it was ready"),
+                Rare::Spare(..) => panic!("polled after it was ready"),
             },
             carried => match mem::replace(carried, Carried::Nothing) {
                 Carried::Failed(error) => return Poll::Ready(Err(error.into())),
@@ -317,44 +312,29 @@ where
 {
     #[inline(always)]
     fn carrying(bearer: Bearer, token: Arc<Token>, spare: Option<Spare<S, B>>) -> Self {
-        if let Some(spare) = spare {
-            return Self::Rare(Box::new(Rare::Spare(spare, token, bearer)));
-        }
-        if bearer.replayed {
-            return Self::Rare(Box::new(Rare::Replayed(token, bearer)));
-        }
-        let origin = bearer.origin;
-        match bearer.posted {
-            true => Self::Posted(Sent { token, origin }),
-            false => Self::Token(Sent { token, origin }),
+        match spare {
+            Some(spare) => Self::Rare(Apart::new(Rare::Spare(spare, token, bearer))),
+            None => Self::Token(token, bearer),
         }
     }
 
     fn token(&self) -> Option<(&Arc<Token>, Bearer)> {
-        let (sent, posted) = match self {
-            Self::Token(sent) => (sent, false),
-            Self::Posted(sent) => (sent, true),
-            Self::Rare(rare) => match &**rare {
-                Rare::Spare(_, token, bearer) | Rare::Replayed(token, bearer) => {
-                    return Some((token, *bearer));
-                }
-                Rare::Waiting(_) | Rare::Renewing(_) => return None,
+        match self {
+            Self::Token(token, bearer) => Some((token, *bearer)),
+            Self::Rare(rare) => match rare.get() {
+                Rare::Spare(_, token, bearer) => Some((token, *bearer)),
+                Rare::Waiting(_) | Rare::Renewing(_) => None,
             },
-            Self::Nothing | Self::Failed(_) => return None,
-        };
-        let bearer = Bearer {
-            origin: sent.origin,
-            posted,
-            replayed: false,
-        };
-        Some((&sent.token, bearer))
+            Self::Nothing | Self::Failed(_) => None,
+        }
     }
 
     /// Whether the answer can be returned as it is.
     #[inline(always)]
     fn accepts<T>(&self, answer: &Response<T>) -> bool {
-        if let Self::Token(_) = self {
-            if !challenge::may_refuse(answer.status()) {
+        if let Self::Token(_, bearer) = self {
+            // `|` makes one branch of the three.
+            if !(bearer.posted | bearer.replayed | challenge::may_refuse(answer.status())) {
                 return true;
             }
         }
@@ -370,6 +350,37 @@ where
         !(bearer.replayed || challenge::is_suspicious(bearer.posted, status, headers, also))
     }
 }
+
+impl<T> Apart<T> {
+    fn new(value: T) -> Self {
+        Self(Some(Box::new(value)))
+    }
+
+    fn get(&self) -> &T {
+        self.0.as_ref().expect(NOT_DROPPED)
+    }
+
+    fn get_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect(NOT_DROPPED)
+    }
+
+    fn into_inner(mut self) -> T {
+        *self.0.take().expect(NOT_DROPPED)
+    }
+}
+
+impl<T> Drop for Apart<T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        #[cold]
+        #[inline(never)]
+        fn apart<T>(_: Option<Box<T>>) {}
+
+        apart(self.0.take());
+    }
+}
+
+const NOT_DROPPED: &str = "it holds a value until it is dropped";
 
 /// If the token was refused, tells the cache, and prepares the replay if there is a copy to send
 /// and a renewal to hope for. Otherwise gives the answer back, with its challenges.
@@ -404,7 +415,7 @@ where
     let refusal = cache.refused(token, bearer.origin);
     // A replay has no copy: there is never a third time, but the next request will renew.
     let (spare, refused) = match mem::replace(carried, Carried::Nothing) {
-        Carried::Rare(rare) => match *rare {
+        Carried::Rare(rare) => match rare.into_inner() {
             Rare::Spare(spare, refused, _) => (spare, refused),
             _ => return Some(answer),
         },
@@ -414,7 +425,7 @@ where
         return Some(answer);
     }
     let cache = Arc::clone(&spare.cache);
-    *carried = Carried::Rare(Box::new(Rare::Renewing(Box::new(Renewing {
+    *carried = Carried::Rare(Apart::new(Rare::Renewing(Box::new(Renewing {
         until: Instant::now() + cache.flight_limit(),
         limit: None,
         wait: cache::wait(cache, refused.params.clone(), Some(refused.generation)),
@@ -499,12 +510,12 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phase = match &self.carried {
             Carried::Failed(_) => "failing",
-            Carried::Rare(rare) => match &**rare {
+            Carried::Rare(rare) => match rare.get() {
                 Rare::Waiting(_) => "waiting",
                 Rare::Renewing(_) => "renewing",
-                Rare::Spare(..) | Rare::Replayed(..) => "calling",
+                Rare::Spare(..) => "calling",
             },
-            Carried::Nothing | Carried::Token(_) | Carried::Posted(_) => "calling",
+            Carried::Nothing | Carried::Token(..) => "calling",
         };
         f.debug_tuple("ResponseFuture").field(&phase).finish()
     }

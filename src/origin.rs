@@ -570,6 +570,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_host_of_each_length_has_one_name_and_each_byte_tells() {
+        for length in 8..80 {
+            let host = "a".repeat(length);
+            let name = number_of_plain_https(&host);
+            let origin: Origin = format!("https://{host}").parse().expect("an origin");
+            assert_eq!(name, Some(origin.number()), "{host}");
+            for byte in 0..length {
+                let with = |text| {
+                    let mut other = host.clone();
+                    other.replace_range(byte..=byte, text);
+                    number_of_plain_https(&other)
+                };
+                let other = with("b");
+                assert!(other.is_some() && other != name, "{host}, {byte}");
+                assert_eq!(with(":"), None, "{host}, {byte}");
+            }
+        }
+    }
+
     // FA16, FS1
     #[test]
     fn the_reason_says_what_to_write() {
