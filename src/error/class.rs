@@ -38,26 +38,17 @@ pub(crate) enum Reach {
     Params,
 }
 
-/// Whether the same flight makes another attempt. A `Retry-After` always ends it; the table says so
-/// where an answer of the row can carry one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Again {
-    #[default]
-    No,
-    Yes,
-    UnlessRetryAfter,
-}
-
 /// What the table says of a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) class: Class,
-    pub(crate) again: Again,
+    /// Whether the same flight makes another attempt, if there was no `Retry-After`.
+    pub(crate) again: bool,
     pub(crate) reach: Reach,
 }
 
 impl Row {
-    const fn new(class: Class, again: Again, reach: Reach) -> Self {
+    const fn new(class: Class, again: bool, reach: Reach) -> Self {
         Self {
             class,
             again,
@@ -65,20 +56,18 @@ impl Row {
         }
     }
 
-    pub(crate) const PASSING: Self = Self::new(Class::Transient, Again::Yes, Reach::Client);
+    pub(crate) const PASSING: Self = Self::new(Class::Transient, true, Reach::Client);
     /// A certificate that does not verify, theirs or ours: only a change on one of the two sides
     /// helps.
-    pub(crate) const CERTIFICATE: Self = Self::new(Class::Transient, Again::No, Reach::Client);
-    pub(crate) const FAILING: Self =
-        Self::new(Class::Transient, Again::UnlessRetryAfter, Reach::Client);
+    pub(crate) const CERTIFICATE: Self = Self::new(Class::Transient, false, Reach::Client);
     /// Transient, but an immediate attempt would make it worse.
-    pub(crate) const BUSY: Self = Self::new(Class::Transient, Again::No, Reach::Client);
-    pub(crate) const CLIENT: Self = Self::new(Class::Rejected, Again::No, Reach::Client);
-    pub(crate) const REQUEST: Self = Self::new(Class::Rejected, Again::No, Reach::Params);
+    pub(crate) const BUSY: Self = Self::new(Class::Transient, false, Reach::Client);
+    pub(crate) const CLIENT: Self = Self::new(Class::Rejected, false, Reach::Client);
+    pub(crate) const REQUEST: Self = Self::new(Class::Rejected, false, Reach::Params);
     /// Something other than a token endpoint answered.
-    pub(crate) const FOREIGN: Self = Self::new(Class::InvalidResponse, Again::No, Reach::Client);
-    pub(crate) const UNUSABLE: Self = Self::new(Class::InvalidResponse, Again::No, Reach::Params);
-    pub(crate) const DESTINATION: Self = Self::new(Class::Destination, Again::No, Reach::Params);
+    pub(crate) const FOREIGN: Self = Self::new(Class::InvalidResponse, false, Reach::Client);
+    pub(crate) const UNUSABLE: Self = Self::new(Class::InvalidResponse, false, Reach::Params);
+    pub(crate) const DESTINATION: Self = Self::new(Class::Destination, false, Reach::Params);
 }
 
 /// A line of the table: the failures it is for, and what it says of them.
@@ -193,7 +182,7 @@ pub(crate) const NOT_2XX: &[Line<Head>] = &[
             on(ERROR, Codes::OneOf(SERVER_FAILS)),
         ],
         "408, 425, other 5xx; `server_error`, `temporarily_unavailable`",
-        Some(Row::FAILING),
+        Some(Row::PASSING),
     ),
     line(
         &[on(ERROR, Codes::OneOf(TOO_FAST))],

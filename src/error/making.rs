@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::class::{self, Again, Row};
+use super::class::{self, Row};
 use super::{BoxError, Class, Error, Inner, Reach, Success};
 
 impl Error {
@@ -138,6 +138,6 @@ impl Error {
 
     /// Whether the same flight makes another attempt.
     pub(crate) fn again(&self) -> bool {
-        self.cause.row.again != Again::No && self.cause.retry_after.is_none()
+        self.cause.row.again && self.cause.retry_after.is_none()
     }
 }
