@@ -9,7 +9,7 @@ use tower_layer::Layer;
 
 use crate::cache::TokenCache;
 use crate::params::TokenParams;
-use crate::replay::{CloneBody, NoReplay};
+use crate::replay::CloneBody;
 use crate::service::{OAuth, Shared};
 
 /// Wraps HTTP client services so that each request carries an access token. See the crate's page.
@@ -18,7 +18,7 @@ use crate::service::{OAuth, Shared};
 /// client that calls the same gateway.
 ///
 /// `R` says whether a request is sent again after a 401, see
-/// [`replay_unauthorized`](Self::replay_unauthorized).
+/// [`replay_unauthorized`](Self::replay_unauthorized). With `()`, the default, none is.
 ///
 /// # Ordering
 ///
@@ -26,7 +26,7 @@ use crate::service::{OAuth, Shared};
 /// [`docs::ordering`](crate::docs::ordering) says why, and what happens otherwise.
 #[derive(Clone)]
 #[must_use]
-pub struct OAuthLayer<R = NoReplay> {
+pub struct OAuthLayer<R = ()> {
     shared: Arc<Shared>,
     replay: R,
 }
@@ -35,7 +35,7 @@ impl OAuthLayer {
     pub(crate) fn from_shared(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
-            replay: NoReplay,
+            replay: (),
         }
     }
 }

@@ -132,13 +132,13 @@ pub use self::cache::{CachePolicy, CacheStatus, TokenCache};
 pub use self::client_auth::{AuthRequest, ClientAuth};
 #[cfg(feature = "test-util")]
 pub use self::clock::ManualClock;
-pub use self::endpoint::{ClientCredentials, TokenClient};
+pub use self::endpoint::ClientCredentials;
 pub use self::error::{BoxError, BuildError, Error};
 #[cfg(feature = "tonic")]
 pub use self::grpc::grpc_status;
 pub use self::layer::OAuthLayer;
 pub use self::params::TokenParams;
-pub use self::replay::{CloneBody, NoReplay, ReplayBody, Replayed};
+pub use self::replay::{CloneBody, ReplayBody, Replayed};
 pub use self::secret::Secret;
 pub use self::service::{NoToken, OAuth};
 pub use self::source::{FetchCause, TokenFuture, TokenRequest, TokenSource};

@@ -28,17 +28,13 @@ pub trait ReplayBody<B> {
     fn copy(&self, body: &B) -> Option<B>;
 }
 
-/// Sends each request once. The caller sees the 401, and the next request renews the token. The
-/// default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoReplay;
-
 /// Replays every request by cloning its body: see
 /// [`replay_unauthorized`](crate::OAuthLayer::replay_unauthorized).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneBody;
 
-impl<B> ReplayBody<B> for NoReplay {
+/// Sends each request once: the caller sees the 401, and the next request renews the token.
+impl<B> ReplayBody<B> for () {
     #[inline]
     fn copy(&self, _: &B) -> Option<B> {
         None

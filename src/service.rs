@@ -17,7 +17,7 @@ use crate::destination::{Check, Destinations};
 use crate::error::{BoxError, Error};
 use crate::future::{self, ResponseFuture};
 use crate::params::TokenParams;
-use crate::replay::{NoReplay, ReplayBody};
+use crate::replay::ReplayBody;
 
 /// What a layer, its clones and its services share.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Shared {
 ///
 /// Calling it needs `S: Clone`: a request that waits for a token takes the instance along that was
 /// polled ready.
-pub struct OAuth<S, R = NoReplay> {
+pub struct OAuth<S, R = ()> {
     inner: S,
     shared: Arc<Shared>,
     reader: Reader,

@@ -6,8 +6,8 @@ use http_body_util::Full;
 use tower::util::BoxCloneSyncService;
 use tower_oauth::future::ResponseFuture;
 use tower_oauth::{
-    AccessToken, BuildError, CacheStatus, CloneBody, Error, NoReplay, OAuth, OAuthLayer, Secret,
-    TokenCache, TokenParams, TokenResponse, TokenSource,
+    AccessToken, BuildError, CacheStatus, CloneBody, Error, OAuth, OAuthLayer, Secret, TokenCache,
+    TokenParams, TokenResponse, TokenSource,
 };
 
 type Inner =
@@ -36,13 +36,13 @@ fn what_is_shared_is_clone_send_and_sync() {
 
 #[test]
 fn a_response_future_is_send_when_its_inner_service_is() {
-    is_send::<ResponseFuture<Inner, Full<Bytes>, NoReplay>>();
+    is_send::<ResponseFuture<Inner, Full<Bytes>, ()>>();
     is_send::<ResponseFuture<Inner, Full<Bytes>, CloneBody>>();
 }
 
 #[test]
 fn a_response_future_is_unpin_when_the_inner_one_is() {
-    is_unpin::<ResponseFuture<Inner, Full<Bytes>, NoReplay>>();
+    is_unpin::<ResponseFuture<Inner, Full<Bytes>, ()>>();
 }
 
 #[test]

@@ -29,7 +29,7 @@ const LONG_FOR_A_REASON: &[(&str, &str)] = &[
         "one future with its detours; cut apart, its parts import each other",
     ),
     (
-        "src/origin.rs",
+        "src/origin/mod.rs",
         "the only reader of origins, in which each rule excludes another reading",
     ),
 ];

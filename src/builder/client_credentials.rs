@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use tower_service::Service;
 
 use super::{OAuthLayerBuilder, Source};
 use crate::client_auth::ClientAuth;
-use crate::endpoint::{ClientCredentials, Settings, TokenClient};
-use crate::error::BuildError;
+use crate::endpoint::{ClientCredentials, Settings};
+use crate::error::{BoxError, BuildError};
 
 impl OAuthLayerBuilder<ClientCredentials> {
     pub(crate) fn client_credentials(token_url: String, auth: ClientAuth) -> Self {
@@ -19,9 +23,9 @@ impl OAuthLayerBuilder<ClientCredentials> {
     }
 
     /// Sets the HTTP client for token requests: the place for a proxy, a private CA, tracing or a
-    /// time limit of your own. It is any tower service that takes
-    /// `http::Request<http_body_util::Full<Bytes>>` and is `Clone + Send + Sync + 'static`, see
-    /// [`TokenClient`].
+    /// time limit of your own. It is any tower service that takes a
+    /// `http::Request<http_body_util::Full<Bytes>>` and answers with a `http::Response`, whatever
+    /// its body.
     ///
     /// It is cloned for each attempt and polled ready before each call. It must not:
     ///
@@ -32,7 +36,16 @@ impl OAuthLayerBuilder<ClientCredentials> {
     ///
     /// Default (feature `client`): HTTP/1.1 over rustls with the platform's certificate verifier,
     /// without proxy, and a new connection for each token request.
-    pub fn token_client(self, client: impl TokenClient) -> Self {
+    pub fn token_client<C, B>(self, client: C) -> Self
+    where
+        C: Service<Request<Full<Bytes>>, Response = Response<B>, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        C::Error: Into<BoxError>,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
         self.set(Ok(client), |settings, client| {
             settings.client = Some(Arc::new(client));
         })

@@ -43,7 +43,7 @@ pub(super) struct Machine<T> {
     flights: u64,
     /// The latest flight that brought a token.
     last_success: u64,
-    /// When the credentials were last looked at.
+    /// When the credentials were last looked at: when a look began, and then when it ended.
     looked: Option<Timestamp>,
 }
 
@@ -316,7 +316,7 @@ impl<T: Clone> Machine<T> {
             End::Lost => return Some(Outcome::Lost),
             End::Unchanged => {
                 // From its end: a provider that hangs does not make every call wait.
-                self.looked = Some(now);
+                self.looked = self.looked.max(Some(now));
                 None
             }
             End::Missed(error) => {

@@ -12,14 +12,8 @@ use tower_service::Service;
 
 use crate::error::{BoxError, BuildError};
 
-/// An HTTP client for token requests: see
-/// [`OAuthLayerBuilder::token_client`](crate::OAuthLayerBuilder::token_client).
-///
-/// Every tower service is one that takes a `http::Request<Full<Bytes>>`, answers with a
-/// `http::Response` of any body, and is `Clone + Send + Sync + 'static` with a `Send` future and a
-/// `Send` body. Do not implement it by hand.
-pub trait TokenClient: Send + Sync + 'static {
-    #[doc(hidden)]
+/// An HTTP client for token requests, whatever its type.
+pub(crate) trait TokenClient: Send + Sync + 'static {
     fn exchange(&self, request: Request<Full<Bytes>>) -> Exchange;
 }
 

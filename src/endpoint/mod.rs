@@ -13,6 +13,5 @@ mod request;
 mod retry_after;
 mod token_url;
 
-pub use self::client::TokenClient;
 pub use self::client_credentials::ClientCredentials;
 pub(crate) use self::client_credentials::Settings;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use class::{Again, Class, Codes, Reach, Row, Success};
+use class::{Class, Codes, Reach, Row, Success};
 use tokio::time::{Instant, advance};
 use tower_oauth::{Error, TokenParams};
 
@@ -93,7 +93,7 @@ struct Seen {
 
 impl Seen {
     fn of(row: Row) -> Self {
-        let again = row.again != Again::No;
+        let again = row.again;
         Self {
             class: row.class,
             requests: if again { 3 } else { 1 },
