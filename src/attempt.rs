@@ -18,8 +18,9 @@ pub(crate) struct Attempt {
 }
 
 pub(crate) const READS_SECRET: u8 = 1;
-pub(crate) const SENDS_REQUEST: u8 = 2;
-pub(crate) const READS_BODY: u8 = 3;
+pub(crate) const ASKS_HOOK: u8 = 2;
+pub(crate) const SENDS_REQUEST: u8 = 3;
+pub(crate) const READS_BODY: u8 = 4;
 
 impl Attempt {
     pub(crate) fn new(limit: Duration) -> Self {
@@ -48,6 +49,13 @@ impl Attempt {
             .with_advice(
                 "check the file or the provider that it is read from; requests recover on their \
                  own once this is fixed",
+            )
+            .before_sending(),
+            ASKS_HOOK => Error::timed_out(format!(
+                "the hook of ClientAuth::custom did not answer within {limit:.1?}"
+            ))
+            .with_advice(
+                "look at what the hook waits for; requests recover on their own once this is fixed",
             )
             .before_sending(),
             READS_BODY => Error::timed_out(format!(

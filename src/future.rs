@@ -26,8 +26,8 @@ pin_project! {
     /// The future of [`OAuth`](crate::OAuth).
     ///
     /// With a token at hand it is the inner service's future and a reference to the token: nothing
-    /// is boxed and nothing is cloned. A request that has to wait for a token waits in one box with
-    /// its inner service, and so does one that is replayed.
+    /// is boxed, and nothing is cloned unless replay is on. A request that has to wait for a token,
+    /// or may be replayed, is boxed with its inner service.
     ///
     /// # Cancel safety
     ///
@@ -473,8 +473,9 @@ where
         // Polled ready only now, just before its call: a reservation made earlier could wait here
         // for as long as a flight.
         match self.spare.not_ready.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(_)) => return self.give_up(),
+            // The service may have taken longer than the token lasts.
+            Poll::Ready(Ok(())) if token.is_live(self.spare.cache.clock.now()) => {}
+            Poll::Ready(_) => return self.give_up(),
             Poll::Pending => {
                 if self.limit.is_none() {
                     self.limit = timer(self.until).map(Box::pin);

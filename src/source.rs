@@ -38,8 +38,8 @@ pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<TokenResponse, Err
 ///
 /// The cache makes one call at a time for each set of parameters, within a time limit, and may drop
 /// its future. The class of the [`Error`] decides whether the flight tries again and how long the
-/// backoff is. A panic in any of the methods, or while a future is dropped, counts as a transient
-/// failure.
+/// backoff is. A panic in [`token`](Self::token) or [`host`](Self::host), in a future, or while a
+/// future is dropped that has not answered, counts as a transient failure.
 pub trait TokenSource: Send + Sync + 'static {
     /// Makes one attempt to get a token. Each attempt authenticates anew.
     ///

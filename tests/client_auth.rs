@@ -150,6 +150,12 @@ async fn what_goes_wrong_in_a_hook_is_a_failure_like_any_other_and_nothing_is_se
     let stuck = |_| std::future::pending::<Asked>();
     let error = failure(&endpoint, ClientAuth::custom(ClientAuth::none("id"), stuck)).await;
     assert!(error.is_timeout(), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("the hook of ClientAuth::custom did not answer"),
+        "{error}"
+    );
     assert_eq!(endpoint.requests(), 0);
 
     // Nothing of it is for ever.

@@ -163,7 +163,7 @@ impl<T: TokenSource> OAuthLayerBuilder<T> {
         self
     }
 
-    /// Sets when tokens are renewed, how long a fetch may take, and how failures back off.
+    /// Sets when tokens are renewed, how long a fetch may take, and how many tokens are kept.
     ///
     /// Default: [`CachePolicy::new`].
     pub fn cache_policy(mut self, policy: CachePolicy) -> Self {

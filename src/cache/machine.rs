@@ -218,7 +218,7 @@ impl<T: Clone> Machine<T> {
                         .is_none_or(|last| now >= last.after(CREDENTIALS_EVERY)) =>
             {
                 if !(able && wish.can_launch) {
-                    return (Decision::Unable(usable.map(|held| held.token)), None);
+                    return later(usable);
                 }
                 self.looked = Some(now);
                 Some(FetchCause::Credentials)
@@ -349,9 +349,9 @@ impl<T: Clone> Machine<T> {
             self.decide_anew();
         }
         let entry = self.entries.admit(params, now);
-        // It was the last one to have a token request under way.
+        // None before it has a token request under way any more.
         entry.given_up = None;
-        let newer = entry.held.as_ref().filter(|held| held.generation > flight);
+        let newer = entry.live(now).filter(|held| held.generation > flight);
         if let Some(newer) = newer {
             return newer.token.clone();
         }

@@ -15,7 +15,7 @@ use super::client::{TokenClient, default_client};
 use super::fields::is_page;
 use super::token_url::{self, host};
 use super::{answer, request};
-use crate::attempt::{Attempt, READS_SECRET, SENDS_REQUEST};
+use crate::attempt::{ASKS_HOOK, Attempt, READS_SECRET, SENDS_REQUEST};
 use crate::client_auth::{ClientAuth, Credentials};
 use crate::error::{Asked, BuildError, Error};
 use crate::params::TokenParams;
@@ -120,6 +120,7 @@ impl ClientCredentials {
         now(READS_SECRET);
         let credentials = self.auth.credentials().await;
         let credentials = credentials.map_err(Error::before_sending)?;
+        now(ASKS_HOOK);
         let asking = credentials.asking(params, &self.uri);
         let credentials = asking.await.map_err(Error::before_sending)?;
         lock(&self.last_secret).is_used(self.fingerprint(&credentials));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime;
-use tower::{Layer, ServiceExt};
-use tower_oauth::OAuthLayer;
+use tower::{Layer, Service, ServiceExt};
+use tower_oauth::{Error, ManualClock, OAuthLayer, Secret};
 
 use crate::support::*;
 use crate::{Counting, Healthy, StuckOnce, start_flight};
@@ -43,6 +43,33 @@ fn a_call_outside_of_a_runtime_that_finds_a_stale_token_uses_it_and_leaves_no_fl
         .block_on(layer.token_cache().token())
         .expect("renewed");
     assert_eq!(token.generation(), 2);
+}
+
+// R4
+#[test]
+fn in_a_backoff_a_call_outside_of_a_runtime_uses_a_stale_token_without_waiting() {
+    let provided = Secret::provider(|| std::future::ready(Ok::<_, Error>("secret")));
+    for secret in [Secret::new("secret"), provided] {
+        let (runtime, clock) = (current_thread(), ManualClock::new());
+        let endpoint = Endpoint::new()
+            .then([Answer::Token(3600)])
+            .always(Answer::Error(400, "invalid_client"));
+        let layer = OAuthLayer::client_credentials(TOKEN_URL, "id", secret)
+            .token_client(endpoint)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let tokens = layer.token_cache();
+        runtime.block_on(tokens.warm_up()).unwrap();
+        clock.advance(Duration::from_secs(3400));
+        runtime.block_on(async {
+            tokens.token().await.unwrap();
+            settle().await;
+        });
+        assert!(tokens.status().next_attempt_in.is_some());
+        let future = layer.layer(Api::ok()).call(get(API));
+        assert_eq!(format!("{future:?}"), "ResponseFuture(\"calling\")");
+    }
 }
 
 #[test]

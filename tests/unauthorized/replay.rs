@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
+use tokio::sync::Semaphore;
+use tower::limit::ConcurrencyLimit;
 use tower::{Layer, ServiceExt};
 use tower_oauth::Replayed;
 use tower_oauth::challenge::Challenges;
@@ -185,6 +187,27 @@ async fn a_replay_waits_for_its_renewal_for_as_long_as_that_takes() {
     endpoint.set_latency(Duration::from_secs(9));
     assert_eq!(call(&layer, &api).await.status(), 200);
     assert_eq!(api.seen(), ["Bearer token-1", "Bearer token-2"]);
+}
+
+// R10, R21
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_not_sent_with_a_token_that_ended_while_the_service_was_not_ready() {
+    for (life, status, requests) in [(2, 401, 1), (60, 200, 2)] {
+        let endpoint = Endpoint::new().then([Answer::Token(3600), Answer::Token(life)]);
+        let api = refusing(&["token-1"], INVALID_TOKEN);
+        let layer = layer(&endpoint).replay_unauthorized();
+        layer.token_cache().warm_up().await.unwrap();
+        endpoint.set_latency(Duration::from_secs(1));
+        let slots = Arc::new(Semaphore::new(1));
+        let service = ConcurrencyLimit::with_semaphore(api.clone(), Arc::clone(&slots));
+        let call = tokio::spawn(layer.layer(service).oneshot(get(API)));
+        settle().await;
+        let taken = slots.acquire().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(taken);
+        assert_eq!(call.await.unwrap().unwrap().status(), status);
+        assert_eq!(api.requests(), requests);
+    }
 }
 
 // FC10, R21

@@ -316,10 +316,9 @@ impl History<'_> {
         };
         let told = self.machine.ended(&self.keys[key], id, end, self.now, 0.5);
         let known = &mut self.known[key];
-        let before = known.token.map(|(generation, ..)| generation);
-        let failure = before.max(Some(id));
-        assert!(matches!(told, Some(Outcome::Token(token)) if Some(token) == failure));
-        if failure == Some(id) {
+        let in_force = known.live(self.now).max(Some(id));
+        assert!(matches!(told, Some(Outcome::Token(token)) if Some(token) == in_force));
+        if in_force == Some(id) {
             known.token = Some((id, lifetime.end, self.now));
             known.suspect = false;
         } else {

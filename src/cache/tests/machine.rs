@@ -244,6 +244,18 @@ fn the_answer_of_a_superseded_flight_does_not_displace_a_newer_token() {
     assert_eq!(machine.call(), Did::Serve(newer, false));
 }
 
+// R10
+#[test]
+fn the_late_answer_of_a_superseded_flight_takes_the_place_of_a_token_that_has_ended() {
+    let (mut machine, _) = World::with_token();
+    assert_eq!(machine.at(3300).call(), Did::Serve(1, true));
+    machine.lose(2);
+    assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
+    machine.succeed(3, 2);
+    let late = machine.at(3343).succeed(2, 9000);
+    assert_eq!(machine.call(), Did::Serve(late, false));
+}
+
 // K17
 #[test]
 fn a_renewal_ahead_of_time_and_one_that_a_401_forces_are_one_flight() {
