@@ -5,7 +5,6 @@ use std::error::Error as _;
 use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -88,7 +87,7 @@ const FRAGMENTS: [&str; 128] = {
 fn no_answer_panics_or_gets_a_secret_into_an_error() {
     let (tokens, refusals) = (AtomicU64::new(0), AtomicU64::new(0));
     bolero::check!()
-        .with_test_time(Duration::from_secs(8))
+        .with_iterations(10_000)
         .with_max_len(256)
         .for_each(|input: &[u8]| {
             let [status, header, body @ ..] = input else {
@@ -111,7 +110,7 @@ fn no_answer_panics_or_gets_a_secret_into_an_error() {
             }
         });
     let counts = [tokens, refusals].map(AtomicU64::into_inner);
-    assert!(counts.iter().all(|count| *count > 100), "{counts:?}");
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
 }
 
 /// A JSON object of members that servers send, in any order, repeated or not, and of any type.
