@@ -46,7 +46,7 @@ pin_project! {
     }
 }
 
-/// What the request carries. One tag tells all that the usual answer and the drop have to know.
+/// What the request carries.
 enum Carried<S, B, R>
 where
     S: Service<Request<B>>,

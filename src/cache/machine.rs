@@ -349,7 +349,7 @@ impl<T: Clone> Machine<T> {
             self.decide_anew();
         }
         let entry = self.entries.admit(params, now);
-        // None before it has a token request under way any more.
+        // No flight up to this one has a token request under way any more.
         entry.given_up = None;
         let newer = entry.live(now).filter(|held| held.generation > flight);
         if let Some(newer) = newer {

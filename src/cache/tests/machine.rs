@@ -42,6 +42,15 @@ impl World {
         (machine, token)
     }
 
+    /// After 3,340 s, with the flight of a renewal given up and another one, 3, in its place.
+    fn with_superseded_flight() -> (Self, u64) {
+        let (mut machine, _) = Self::with_token();
+        assert_eq!(machine.at(3300).call(), Did::Serve(1, true));
+        machine.lose(2);
+        assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
+        (machine, 2)
+    }
+
     fn at(&mut self, seconds: u64) -> &mut Self {
         self.now = START.after(secs(seconds));
         self
@@ -234,25 +243,19 @@ fn what_was_used_since_the_last_look_outlives_what_was_not() {
 // K16
 #[test]
 fn the_answer_of_a_superseded_flight_does_not_displace_a_newer_token() {
-    let (mut machine, _) = World::with_token();
-    assert_eq!(machine.at(3300).call(), Did::Serve(1, true));
-    machine.lose(2);
-    assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
+    let (mut machine, superseded) = World::with_superseded_flight();
     let newer = machine.succeed(3, 3600);
-    let failure = machine.at(3341).succeed(2, 9000);
-    assert!(failure == newer);
+    let in_force = machine.at(3341).succeed(superseded, 9000);
+    assert!(in_force == newer);
     assert_eq!(machine.call(), Did::Serve(newer, false));
 }
 
 // R10
 #[test]
 fn the_late_answer_of_a_superseded_flight_takes_the_place_of_a_token_that_has_ended() {
-    let (mut machine, _) = World::with_token();
-    assert_eq!(machine.at(3300).call(), Did::Serve(1, true));
-    machine.lose(2);
-    assert_eq!(machine.at(3340).call(), Did::Serve(1, true));
+    let (mut machine, superseded) = World::with_superseded_flight();
     machine.succeed(3, 2);
-    let late = machine.at(3343).succeed(2, 9000);
+    let late = machine.at(3343).succeed(superseded, 9000);
     assert_eq!(machine.call(), Did::Serve(late, false));
 }
 
